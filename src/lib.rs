@@ -1,0 +1,3 @@
+//! hepgate
+
+pub mod wire;

@@ -1,0 +1,317 @@
+//! A packet that is being changed.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::decode::{legacy_header_octets, read};
+use super::pack::{ChunkWriter, check_width, extend_with_address, family_of, parts, same_kind};
+use super::{
+    CapturedAt, Chunk, ChunkId, Chunks, DATAGRAM_OCTETS_MAX, HEADER_OCTETS, Head, MAGIC_EEP3, MAGIC_HEP3, PackError,
+    Packet, Payload, PayloadType, Rejected, Version,
+};
+
+/// Why an edit was refused. The packet is as it was before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EditError {
+    /// There is no payload that could be masked, or it is compressed.
+    #[error("the packet has no payload that is not compressed")]
+    NoPayload,
+    /// A range beyond the payload.
+    #[error("octets {offset} to {end} are not in a payload of {octets}", end = .offset.saturating_add(*.length))]
+    Range {
+        /// Offset of the range.
+        offset: usize,
+        /// Octets of the range.
+        length: usize,
+        /// Octets of the payload.
+        octets: usize,
+    },
+    /// The packet would be too long, or a value has the wrong shape.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// The result could not be read back. Not reachable by the checks before it; kept so that no edit can emit
+    /// octets that are not HEP.
+    #[error("the edit would make the packet unreadable: {0}")]
+    Unreadable(#[from] Rejected),
+}
+
+/// A packet that is being changed: unknown chunks and the order of all chunks stay as they are.
+///
+/// An edit of a kind of chunk (see the module's rule) leaves exactly one of that kind, where the deciding one stood, or
+/// at the end. HEP1 and HEP2 stay what they are as long as they can hold the edit; otherwise they become HEP3.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    octets: Vec<u8>,
+    head: Head,
+}
+
+impl Draft {
+    /// A copy of the packet's octets.
+    #[must_use]
+    pub fn new(packet: &Packet) -> Self {
+        Self { octets: packet.octets().to_vec(), head: *packet.head() }
+    }
+
+    /// The changed packet.
+    #[must_use]
+    pub fn into_packet(self) -> Packet {
+        Packet::new(self.octets.into(), self.head)
+    }
+
+    /// The packet as it is now; the draft goes on.
+    #[must_use]
+    pub fn to_packet(&self) -> Packet {
+        Packet::new(Bytes::copy_from_slice(&self.octets), self.head)
+    }
+
+    /// What the packet says now.
+    #[must_use]
+    pub const fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// The payload as it is now; empty if there is none.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.head.payload.span().and_then(|span| self.octets.get(span.start..span.end)).unwrap_or_default()
+    }
+
+    /// The chunks as they are now.
+    #[must_use]
+    pub fn chunks(&self) -> Chunks<'_> {
+        let chunks = match self.head.version {
+            Version::Hep3 => self.octets.get(HEADER_OCTETS..).unwrap_or_default(),
+            Version::Hep1 | Version::Hep2 => &[],
+        };
+        Chunks::new(chunks)
+    }
+
+    /// Replaces the payload, which is then not compressed.
+    ///
+    /// # Errors
+    /// [`PackError::TooLong`].
+    pub fn set_payload(&mut self, payload: &[u8]) -> Result<(), EditError> {
+        if self.head.version == Version::Hep3 {
+            return self.set_chunk(ChunkId::PAYLOAD, payload);
+        }
+        let header_octets = self.head.payload.span().map_or(0, |span| span.start);
+        let octets = header_octets + payload.len();
+        if octets > DATAGRAM_OCTETS_MAX {
+            let version = self.head.version;
+            return Err(PackError::TooLong { version, octets, octets_max: DATAGRAM_OCTETS_MAX }.into());
+        }
+        self.octets.truncate(header_octets);
+        self.octets.extend_from_slice(payload);
+        self.reread()
+    }
+
+    /// Overwrites octets of the payload with one octet. No other payload chunk is left beside the masked one.
+    ///
+    /// # Errors
+    /// [`EditError::NoPayload`], [`EditError::Range`].
+    pub fn mask(&mut self, offset: usize, length: usize, with: u8) -> Result<(), EditError> {
+        let Payload::Plain(span) = self.head.payload else { return Err(EditError::NoPayload) };
+        let out_of_range = EditError::Range { offset, length, octets: span.len() };
+        let end = offset.checked_add(length).filter(|end| *end <= span.len()).ok_or(out_of_range)?;
+        if self.head.ambiguous {
+            // Others of this kind would still show what is masked here.
+            let payload = self.payload().to_vec();
+            self.set_payload(&payload)?;
+        }
+        let Payload::Plain(span) = self.head.payload else { return Err(EditError::NoPayload) };
+        let range = span.start + offset..span.start + end;
+        self.octets.get_mut(range).ok_or(out_of_range)?.fill(with);
+        Ok(())
+    }
+
+    /// Sets the one chunk of a kind: addresses, payload and compressed payload are kinds of two ids each.
+    ///
+    /// # Errors
+    /// [`PackError::Width`], [`PackError::TooLong`].
+    pub fn set_chunk(&mut self, id: ChunkId, body: &[u8]) -> Result<(), EditError> {
+        check_width(id, body)?;
+        self.rewrite(|chunk| same_kind(chunk.id, id), Some((id, body))).map(|_| ())
+    }
+
+    /// Appends a chunk, whether or not there is one of its kind; it is the one that decides from now on.
+    ///
+    /// # Errors
+    /// [`PackError::Width`], [`PackError::TooLong`].
+    pub fn add_chunk(&mut self, id: ChunkId, body: &[u8]) -> Result<(), EditError> {
+        check_width(id, body)?;
+        self.rewrite(|_| false, Some((id, body))).map(|_| ())
+    }
+
+    /// Removes every chunk of that id and says how many there were. HEP1 and HEP2 have none.
+    ///
+    /// # Errors
+    /// None that can be reached; see [`EditError::Unreadable`].
+    pub fn remove_chunk(&mut self, id: ChunkId) -> Result<usize, EditError> {
+        if self.head.version != Version::Hep3 {
+            return Ok(0);
+        }
+        self.rewrite(|chunk| chunk.id == id, None)
+    }
+
+    /// Sets addresses and ports, and the IP family with them.
+    ///
+    /// # Errors
+    /// [`PackError::MixedFamilies`], [`PackError::TooLong`].
+    pub fn set_flow(&mut self, source: SocketAddr, destination: SocketAddr) -> Result<(), EditError> {
+        let family = family_of(source.ip(), destination.ip())?;
+        if self.head.version != Version::Hep3 {
+            return self.set_legacy_flow(family, source, destination);
+        }
+        let mut next = self.clone();
+        next.set_chunk(ChunkId::IP_FAMILY, &[family])?;
+        next.set_address(ChunkId::IPV4_SOURCE, ChunkId::IPV6_SOURCE, source)?;
+        next.set_address(ChunkId::IPV4_DESTINATION, ChunkId::IPV6_DESTINATION, destination)?;
+        next.set_chunk(ChunkId::SOURCE_PORT, &source.port().to_be_bytes())?;
+        next.set_chunk(ChunkId::DESTINATION_PORT, &destination.port().to_be_bytes())?;
+        *self = next;
+        Ok(())
+    }
+
+    /// Sets the IP protocol.
+    ///
+    /// # Errors
+    /// [`PackError::TooLong`].
+    pub fn set_ip_protocol(&mut self, ip_protocol: u8) -> Result<(), EditError> {
+        if self.head.version == Version::Hep3 {
+            return self.set_chunk(ChunkId::IP_PROTOCOL, &[ip_protocol]);
+        }
+        self.overwrite(3, &[ip_protocol])
+    }
+
+    /// Sets what the payload is. HEP1 and HEP2 become HEP3 if it is not SIP.
+    ///
+    /// # Errors
+    /// [`PackError::TooLong`].
+    pub fn set_payload_type(&mut self, payload_type: PayloadType) -> Result<(), EditError> {
+        if self.head.version != Version::Hep3 && payload_type == PayloadType::SIP {
+            return Ok(());
+        }
+        self.set_chunk(ChunkId::PAYLOAD_TYPE, &[payload_type.0])
+    }
+
+    /// Sets the agent id. HEP1, and HEP2 if it needs more than 16 bits, become HEP3.
+    ///
+    /// # Errors
+    /// [`PackError::TooLong`].
+    pub fn set_agent_id(&mut self, agent_id: u32) -> Result<(), EditError> {
+        match (self.head.version, u16::try_from(agent_id)) {
+            (Version::Hep2, Ok(agent_id)) => self.overwrite(self.legacy_time_at() + 8, &agent_id.to_le_bytes()),
+            _ => self.set_chunk(ChunkId::AGENT_ID, &agent_id.to_be_bytes()),
+        }
+    }
+
+    /// Sets the time of capture. HEP1 becomes HEP3.
+    ///
+    /// # Errors
+    /// [`PackError::TooLong`].
+    pub fn set_captured_at(&mut self, captured_at: CapturedAt) -> Result<(), EditError> {
+        if self.head.version == Version::Hep2 {
+            let at = self.legacy_time_at();
+            self.overwrite(at, &captured_at.seconds.to_le_bytes())?;
+            return self.overwrite(at + 4, &captured_at.microseconds.to_le_bytes());
+        }
+        let mut next = self.clone();
+        next.set_chunk(ChunkId::SECONDS, &captured_at.seconds.to_be_bytes())?;
+        next.set_chunk(ChunkId::MICROSECONDS, &captured_at.microseconds.to_be_bytes())?;
+        *self = next;
+        Ok(())
+    }
+
+    fn set_address(&mut self, ipv4: ChunkId, ipv6: ChunkId, address: SocketAddr) -> Result<(), EditError> {
+        match address {
+            SocketAddr::V4(address) => self.set_chunk(ipv4, &address.ip().octets()),
+            SocketAddr::V6(address) => self.set_chunk(ipv6, &address.ip().octets()),
+        }
+    }
+
+    /// Writes the packet anew without the chunks that `goes` names. `new` takes the place of the last of them, or
+    /// stands at the end. Gives the number of chunks that went.
+    fn rewrite(
+        &mut self,
+        goes: impl Fn(&Chunk<'_>) -> bool,
+        new: Option<(ChunkId, &[u8])>,
+    ) -> Result<usize, EditError> {
+        if self.head.version != Version::Hep3 {
+            let mut upgraded = self.upgraded()?;
+            let gone = upgraded.rewrite(goes, new)?;
+            *self = upgraded;
+            return Ok(gone);
+        }
+        let gone = self.chunks().filter(&goes).count();
+        let magic = if self.octets.starts_with(&MAGIC_EEP3) { MAGIC_EEP3 } else { MAGIC_HEP3 };
+        let mut writer = ChunkWriter::new(magic, self.octets.len() + new.map_or(0, |(_, body)| body.len() + 6));
+        let mut seen = 0;
+        for chunk in self.chunks() {
+            if !goes(&chunk) {
+                writer.put(chunk.id, chunk.body);
+                continue;
+            }
+            seen += 1;
+            if let (true, Some((id, body))) = (seen == gone, new) {
+                writer.put(id, body);
+            }
+        }
+        if let (0, Some((id, body))) = (gone, new) {
+            writer.put(id, body);
+        }
+        self.replace(writer.finish()?)?;
+        Ok(gone)
+    }
+
+    /// This HEP1 or HEP2 packet as HEP3.
+    fn upgraded(&self) -> Result<Self, EditError> {
+        let octets = parts(&self.to_packet()).encode(Version::Hep3)?;
+        let (head, _) = read(&octets)?;
+        Ok(Self { octets: octets.into(), head })
+    }
+
+    fn set_legacy_flow(&mut self, family: u8, source: SocketAddr, destination: SocketAddr) -> Result<(), EditError> {
+        let addresses_end = legacy_header_octets(Version::Hep1, self.head.family).unwrap_or(0);
+        let Some((fixed, rest)) = self.octets.split_at_checked(addresses_end) else { return Ok(()) };
+        let mut octets = fixed.get(..4).unwrap_or_default().to_vec();
+        if let (true, [_, hp_l, to, ..]) = (family != self.head.family, octets.as_mut_slice()) {
+            *hp_l = if source.is_ipv6() { 40 } else { 16 };
+            *to = family;
+        }
+        octets.extend_from_slice(&source.port().to_be_bytes());
+        octets.extend_from_slice(&destination.port().to_be_bytes());
+        extend_with_address(&mut octets, source.ip());
+        extend_with_address(&mut octets, destination.ip());
+        octets.extend_from_slice(rest);
+        if octets.len() > DATAGRAM_OCTETS_MAX {
+            let (version, octets_max) = (self.head.version, DATAGRAM_OCTETS_MAX);
+            return Err(PackError::TooLong { version, octets: octets.len(), octets_max }.into());
+        }
+        self.replace(octets)
+    }
+
+    /// Offset of HEP2's time header.
+    fn legacy_time_at(&self) -> usize {
+        legacy_header_octets(Version::Hep1, self.head.family).unwrap_or(0)
+    }
+
+    fn overwrite(&mut self, at: usize, with: &[u8]) -> Result<(), EditError> {
+        if let Some(octets) = self.octets.get_mut(at..at + with.len()) {
+            octets.copy_from_slice(with);
+        }
+        self.reread()
+    }
+
+    fn replace(&mut self, octets: Vec<u8>) -> Result<(), EditError> {
+        let (head, _) = read(&octets)?;
+        self.octets = octets;
+        self.head = head;
+        Ok(())
+    }
+
+    fn reread(&mut self) -> Result<(), EditError> {
+        (self.head, _) = read(&self.octets)?;
+        Ok(())
+    }
+}
