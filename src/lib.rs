@@ -1,3 +1,5 @@
 //! hepgate
-
+pub mod config;
+pub mod ledger;
+pub mod pace;
 pub mod wire;

@@ -1,0 +1,177 @@
+//! `[[collector]]`: where HEP goes.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::{Placed, Section};
+use super::{ProtoHep, RemoteAddr, Transport};
+use crate::wire::Version;
+
+/// Where HEP goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Collector {
+    /// As in logs, metrics and routes.
+    pub name: String,
+    /// What it is.
+    pub destination: Destination,
+    /// Octets of packets that may wait in its mailbox.
+    pub mailbox_octets_max: usize,
+}
+
+/// What a collector is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Destination {
+    /// Datagrams.
+    Udp {
+        /// Where to.
+        to: RemoteAddr,
+        /// The version in which they go.
+        version: VersionOut,
+        /// Packets that may wait while the system takes no more.
+        hep_async_max_postponed_chunks: usize,
+    },
+    /// A stream of HEP3.
+    Tcp {
+        /// Where to.
+        to: RemoteAddr,
+        /// Times and bounds.
+        stream: StreamSettings,
+    },
+    /// pcapng files in a folder.
+    File(FileSettings),
+}
+
+/// In which version packets leave over UDP.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VersionOut {
+    /// In the one in which they came.
+    AsReceived,
+    /// In this one; those that have it keep their octets.
+    Only(Version),
+}
+
+/// Times and bounds of a TCP collector.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamSettings {
+    /// How long a connect may take.
+    pub connect_timeout: Duration,
+    /// A connection that takes nothing for so long, while packets wait, is broken.
+    pub hep_send_timeout: Duration,
+    /// Packets that may wait for the connection; one more breaks it and all are dropped.
+    pub hep_async_max_postponed_chunks: usize,
+    /// Wait after the first failed connect; it doubles from there.
+    pub backoff_min: Duration,
+    /// The longest wait.
+    pub backoff_max: Duration,
+}
+
+/// What is written into files.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileFormat {
+    /// The captured packets, with headers made from HEP's addresses.
+    Captured,
+    /// The HEP packets as they came.
+    Hep,
+}
+
+/// A folder of pcapng files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FileSettings {
+    /// The folder; it is made if it is not there.
+    pub folder: PathBuf,
+    /// What is written.
+    pub format: FileFormat,
+    /// A new file is begun before this one would be longer.
+    pub rotate_octets: u64,
+    /// A new file is begun when this one is older.
+    pub rotate_after: Duration,
+    /// The oldest files beyond this number are deleted; 0 keeps them all.
+    pub files_max: usize,
+}
+
+pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Collector> {
+    let name = section.name("collector");
+    let destination = read_destination(&mut section, proto_hep, folder);
+    let mailbox_octets_max = section.count("mailbox_octets_max", 16 << 20, 64 << 10..=1 << 30);
+    // Without a destination nobody knows which keys belong here.
+    let destination = destination?;
+    section.finish();
+    Some(Collector { name: name?, destination, mailbox_octets_max })
+}
+
+fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Destination> {
+    let what = "such as \"hep_udp:127.0.0.1:9060\", \"hep_tcp:…\" or \"file:FOLDER\"";
+    let Placed { value, place } = section.text_required("to", what)?;
+    if let Some(path) = value.strip_prefix("file:") {
+        if path.is_empty() {
+            section.complain(&place, "\"file:\" names no folder");
+            return None;
+        }
+        return Some(Destination::File(read_file(section, folder.join(path))));
+    }
+    let to = match RemoteAddr::parse(&value, proto_hep.hep_port) {
+        Ok(to) => to,
+        Err(reason) => {
+            section.complain(&place, format!("{reason}; or file:FOLDER"));
+            return None;
+        }
+    };
+    Some(match to.transport {
+        Transport::Udp => Destination::Udp {
+            to,
+            version: read_version(section),
+            hep_async_max_postponed_chunks: super::hep_async_max_postponed_chunks(
+                section,
+                proto_hep.hep_async_max_postponed_chunks,
+            ),
+        },
+        Transport::Tcp => Destination::Tcp { to, stream: read_stream(section, proto_hep) },
+    })
+}
+
+fn read_version(section: &mut Section<'_, '_>) -> VersionOut {
+    let choices = [
+        ("as-received", VersionOut::AsReceived),
+        ("1", VersionOut::Only(Version::Hep1)),
+        ("2", VersionOut::Only(Version::Hep2)),
+        ("3", VersionOut::Only(Version::Hep3)),
+    ];
+    section.choice("version", VersionOut::AsReceived, &choices)
+}
+
+fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSettings {
+    let times = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    let send_timeout = u64::try_from(proto_hep.hep_send_timeout.as_millis()).unwrap_or(u64::MAX);
+    let settings = StreamSettings {
+        connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), times.clone()),
+        hep_send_timeout: super::hep_send_timeout(section, send_timeout),
+        hep_async_max_postponed_chunks: super::hep_async_max_postponed_chunks(
+            section,
+            proto_hep.hep_async_max_postponed_chunks,
+        ),
+        backoff_min: section.duration("backoff_min", Duration::from_millis(100), times.clone()),
+        backoff_max: section.duration("backoff_max", Duration::from_secs(30), times),
+    };
+    if settings.backoff_min > settings.backoff_max {
+        section.complain(section.place(), "backoff_min is longer than backoff_max");
+    }
+    settings
+}
+
+fn read_file(section: &mut Section<'_, '_>, folder: PathBuf) -> FileSettings {
+    FileSettings {
+        folder,
+        format: section.choice(
+            "format",
+            FileFormat::Captured,
+            &[("captured", FileFormat::Captured), ("hep", FileFormat::Hep)],
+        ),
+        rotate_octets: section.whole("rotate_octets", 64 << 20, 64 << 10..=1 << 40),
+        rotate_after: section.duration(
+            "rotate_after",
+            Duration::from_secs(3_600),
+            Duration::from_secs(1)..=Duration::from_secs(366 * 86_400),
+        ),
+        files_max: section.count("files_max", 48, 0..=1_000_000),
+    }
+}

@@ -1,0 +1,191 @@
+//! `[[filter]]`: a component, what it is told, and what it may.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::de::{DeTable, DeValue};
+
+use super::CollectorId;
+use super::OnError;
+use super::reader::{Section, kind_of};
+
+/// A component, what it is told, and what it may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Filter {
+    /// As in logs, metrics and chains.
+    pub name: String,
+    /// The `.wasm` file.
+    pub component: PathBuf,
+    /// What the filter reads through the interface `config`.
+    pub config: BTreeMap<String, ConfigValue>,
+    /// The collectors that it may open.
+    pub collectors: Vec<CollectorId>,
+    /// What becomes of a packet that this filter failed on; `None` leaves it to the tenant.
+    pub on_error: Option<OnError>,
+    /// How often `on-tick` is called; `None`: never.
+    pub tick: Option<Duration>,
+    /// What one instance and one call of it may use.
+    pub limits: Limits,
+}
+
+/// A value that a filter is given: written out, or read from elsewhere when the gateway starts.
+#[derive(Clone, PartialEq, Eq)]
+pub enum ConfigValue {
+    /// As written.
+    Text(String),
+    /// The content of a file without its last line end.
+    File(PathBuf),
+    /// An environment variable.
+    Environment(String),
+}
+
+impl fmt::Debug for ConfigValue {
+    /// Never shows a value: any of them may be a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text(_) => "Text(…)",
+            Self::File(_) => "File(…)",
+            Self::Environment(_) => "Environment(…)",
+        })
+    }
+}
+
+/// A value that was to be read from elsewhere and could not.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SecretError(String);
+
+impl ConfigValue {
+    /// The value itself.
+    ///
+    /// # Errors
+    /// [`SecretError`]: the file or the variable is not there, or is not UTF-8.
+    pub fn read(&self) -> Result<String, SecretError> {
+        match self {
+            Self::Text(text) => Ok(text.clone()),
+            Self::File(path) => match std::fs::read_to_string(path) {
+                Ok(text) => Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)),
+                Err(error) => Err(SecretError(format!("{}: {error}", path.display()))),
+            },
+            Self::Environment(name) => {
+                std::env::var(name).map_err(|error| SecretError(format!("environment variable {name}: {error}")))
+            }
+        }
+    }
+}
+
+/// What one instance of a filter, and one call of it, may use.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Linear memory of an instance, all its memories together.
+    pub memory_octets_max: usize,
+    /// Elements of its tables, all together.
+    pub table_elements_max: usize,
+    /// Resource handles that it holds at a time.
+    pub handles_max: usize,
+    /// Time of a call in the fast lane.
+    pub fast_deadline: Duration,
+    /// Time of a call in the slow lane.
+    pub slow_deadline: Duration,
+    /// Time to make an instance and run its `init`, in the slow lane and at the start.
+    pub init_deadline: Duration,
+    /// Calls of the host that one call may make.
+    pub host_calls_max: u64,
+    /// Octets of lists and texts that it may hand over in one call of the host (host-call fuel).
+    pub hostcall_octets_max: usize,
+    /// Octets of lists and texts that the host calls of one call may move, in both directions.
+    pub moved_octets_max: usize,
+    /// Packets that one call may send and relay.
+    pub sends_max: usize,
+    /// Octets of those.
+    pub send_octets_max: usize,
+    /// Log lines that one call may write.
+    pub log_lines_max: usize,
+    /// Octets of a log line; the rest is cut.
+    pub log_line_octets_max: usize,
+    /// Octets of the component's file.
+    pub component_octets_max: usize,
+}
+
+pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folder: &Path) -> Option<Filter> {
+    let name = section.name("filter");
+    let component = section.text_required("component", "the .wasm file").map(|path| folder.join(path.value));
+    let config = read_config(section.table("config"), folder);
+    let granted = section.texts("collectors");
+    let collectors = super::resolve(&section, granted, "collector", collector_names);
+    let on_error = section.choice("on_error", None, &[("pass", Some(OnError::Pass)), ("drop", Some(OnError::Drop))]);
+    let tick = section.duration("tick", Duration::ZERO, Duration::ZERO..=Duration::from_secs(86_400));
+    let limits = read_limits(section.table("limits"));
+    section.finish();
+    Some(Filter {
+        name: name?,
+        component: component?,
+        config,
+        collectors: collectors.into_iter().map(CollectorId).collect(),
+        on_error,
+        tick: super::non_zero(tick),
+        limits,
+    })
+}
+
+fn read_config(section: Section<'_, '_>, folder: &Path) -> BTreeMap<String, ConfigValue> {
+    let complaints = section.complaints();
+    let mut config = BTreeMap::new();
+    for (key, value, place) in section.entries() {
+        let complain = |text: String| complaints.add(&place.at, &place.path, text);
+        let value = match value {
+            DeValue::String(text) => ConfigValue::Text(text.into_owned()),
+            DeValue::Integer(number) => ConfigValue::Text(number.to_string()),
+            DeValue::Boolean(flag) => ConfigValue::Text(flag.to_string()),
+            DeValue::Table(table) => match elsewhere(&table, folder) {
+                Some(value) => value,
+                None => {
+                    complain("a table here is { file = \"…\" } or { env = \"…\" }".to_owned());
+                    continue;
+                }
+            },
+            value => {
+                complain(format!("a text, a whole number, true or false is wanted, not {}", kind_of(&value)));
+                continue;
+            }
+        };
+        config.insert(key, value);
+    }
+    config
+}
+
+/// `{ file = "…" }` or `{ env = "…" }`.
+fn elsewhere(table: &DeTable<'_>, folder: &Path) -> Option<ConfigValue> {
+    let mut entries = table.iter();
+    let (Some((key, value)), None) = (entries.next(), entries.next()) else { return None };
+    let text = value.get_ref().as_str()?;
+    match key.get_ref().as_ref() {
+        "file" => Some(ConfigValue::File(folder.join(text))),
+        "env" => Some(ConfigValue::Environment(text.to_owned())),
+        _ => None,
+    }
+}
+
+fn read_limits(mut section: Section<'_, '_>) -> Limits {
+    let deadlines = Duration::from_millis(1)..=Duration::from_secs(60);
+    let limits = Limits {
+        memory_octets_max: section.count("memory_octets_max", 16 << 20, 64 << 10..=1 << 30),
+        table_elements_max: section.count("table_elements_max", 20_000, 0..=1_000_000),
+        handles_max: section.count("handles_max", 64, 1..=10_000),
+        fast_deadline: section.duration("fast_deadline", Duration::from_millis(2), deadlines.clone()),
+        slow_deadline: section.duration("slow_deadline", Duration::from_millis(50), deadlines.clone()),
+        init_deadline: section.duration("init_deadline", Duration::from_millis(500), deadlines),
+        host_calls_max: section.whole("host_calls_max", 10_000, 16..=10_000_000),
+        hostcall_octets_max: section.count("hostcall_octets_max", 1 << 20, 1 << 10..=128 << 20),
+        moved_octets_max: section.count("moved_octets_max", 16 << 20, 64 << 10..=1 << 30),
+        sends_max: section.count("sends_max", 256, 0..=65_536),
+        send_octets_max: section.count("send_octets_max", 1 << 20, 0..=1 << 30),
+        log_lines_max: section.count("log_lines_max", 16, 0..=10_000),
+        log_line_octets_max: section.count("log_line_octets_max", 1_024, 16..=65_536),
+        component_octets_max: section.count("component_octets_max", 32 << 20, 1 << 10..=256 << 20),
+    };
+    section.finish();
+    limits
+}

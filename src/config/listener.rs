@@ -1,0 +1,67 @@
+//! `[[listener]]`: where HEP comes in.
+
+use std::time::Duration;
+
+use super::reader::{Placed, Section};
+use super::{ListenAddr, ProtoHep, Transport};
+
+/// Where HEP comes in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listener {
+    /// As in logs, metrics and rules.
+    pub name: String,
+    /// Where it binds.
+    pub listen: ListenAddr,
+    /// Octets of the socket's receive buffer, for UDP: what covers the time in which nobody reads.
+    pub receive_buffer_octets: usize,
+    /// Limits of TCP.
+    pub stream: StreamLimits,
+}
+
+/// What a peer may do to a TCP listener.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct StreamLimits {
+    /// A connection on which nothing comes for so long is closed.
+    pub idle: Duration,
+    /// Open connections.
+    pub connections_max: usize,
+    /// Open connections of one peer address.
+    pub connections_per_peer_max: usize,
+    /// Reads that one packet may take.
+    pub hep_max_msg_chunks: u32,
+}
+
+pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option<Listener> {
+    let name = section.name("listener");
+    let listen = read_listen(&mut section, proto_hep.hep_port);
+    let is = |transport| listen.is_none_or(|listen| listen.transport == transport);
+    let mut receive_buffer_octets = 4 << 20;
+    if is(Transport::Udp) {
+        receive_buffer_octets = section.count("receive_buffer_octets", receive_buffer_octets, 4 << 10..=1 << 30);
+    }
+    let mut stream = StreamLimits {
+        idle: Duration::from_secs(600),
+        connections_max: 10_000,
+        connections_per_peer_max: 1_000,
+        hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
+    };
+    if is(Transport::Tcp) {
+        stream = StreamLimits {
+            idle: section.duration("idle", stream.idle, Duration::from_millis(100)..=Duration::from_secs(86_400)),
+            connections_max: section.count("connections_max", stream.connections_max, 1..=1_000_000),
+            connections_per_peer_max: section.count(
+                "connections_per_peer_max",
+                stream.connections_per_peer_max,
+                1..=1_000_000,
+            ),
+            hep_max_msg_chunks: super::hep_max_msg_chunks(&mut section, stream.hep_max_msg_chunks),
+        };
+    }
+    section.finish();
+    Some(Listener { name: name?, listen: listen?, receive_buffer_octets, stream })
+}
+
+fn read_listen(section: &mut Section<'_, '_>, hep_port: u16) -> Option<ListenAddr> {
+    let Placed { value, place } = section.text_required("listen", "such as \"hep_udp:127.0.0.1:5656\"")?;
+    ListenAddr::parse(&value, hep_port).map_err(|reason| section.complain(&place, reason)).ok()
+}

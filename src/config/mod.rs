@@ -1,0 +1,334 @@
+//! TOML to [`Config`], or every complaint at once with its place and path.
+//!
+//! Nothing is checked later that can be checked here: addresses are parsed, names are resolved to ids, numbers lie in
+//! their ranges. What only the machine can say (a file that is not there, a port in use) is said at the start.
+
+mod address;
+mod collector;
+mod filter;
+mod listener;
+mod reader;
+mod tenant;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use address::{ListenAddr, RemoteAddr, Transport};
+pub use collector::{Collector, Destination, FileFormat, FileSettings, StreamSettings, VersionOut};
+pub use filter::{ConfigValue, Filter, Limits, SecretError};
+pub use listener::{Listener, StreamLimits};
+pub use reader::Complaint;
+use reader::{Complaints, Placed, Section};
+pub use tenant::{LaneChoice, Match, OnError, Tenant};
+
+/// Makes an id: the place of a table in the configuration.
+macro_rules! ids {
+    ($($(#[$doc:meta])* $name:ident;)*) => {
+        $($(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub struct $name(pub usize);)*
+    };
+}
+
+ids! {
+    /// The place of a listener in [`Config::listeners`].
+    ListenerId;
+    /// The place of a collector in [`Config::collectors`].
+    CollectorId;
+    /// The place of a filter in [`Config::filters`].
+    FilterId;
+    /// The place of a tenant in [`Config::tenants`].
+    TenantId;
+}
+
+/// A whole configuration.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// Threads, times, folders.
+    pub gateway: Gateway,
+    /// What is logged.
+    pub log: Log,
+    /// Where metrics and health are served; `None` turns it off.
+    pub admin: Option<SocketAddr>,
+    /// The parameters of OpenSIPS' module under their own names.
+    pub proto_hep: ProtoHep,
+    /// What all filters share.
+    pub sandbox: Sandbox,
+    /// In the order of the file.
+    pub listeners: Vec<Listener>,
+    /// In the order of the file.
+    pub collectors: Vec<Collector>,
+    /// In the order of the file.
+    pub filters: Vec<Filter>,
+    /// In the order of the file, which is the order of their rules.
+    pub tenants: Vec<Tenant>,
+}
+
+/// Threads, times, folders.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Gateway {
+    /// Threads that receive, filter and send; `None`: one for each processor.
+    pub workers: Option<NonZeroUsize>,
+    /// How long a stop may take.
+    pub grace: Duration,
+    /// How often the summary line is written; `None` turns it off.
+    pub summary: Option<Duration>,
+    /// Where compiled components are kept; `None`: the user's cache folder.
+    pub cache: Option<PathBuf>,
+}
+
+/// How much is logged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[expect(missing_docs, reason = "they are what they are called")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// What is logged.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Log {
+    /// Lines of this level and above.
+    pub level: LogLevel,
+    /// One JSON object a line instead of text.
+    pub json: bool,
+}
+
+/// The parameters of `proto_hep`, which listeners and collectors may override.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProtoHep {
+    /// Port of an address that names none.
+    pub hep_port: u16,
+    /// A TCP connection that cannot be written for so long is closed.
+    pub hep_send_timeout: Duration,
+    /// Reads that one packet may take on TCP.
+    pub hep_max_msg_chunks: u32,
+    /// Packets that may wait for one connection.
+    pub hep_async_max_postponed_chunks: usize,
+    /// Agent id in what we pack.
+    pub hep_capture_id: u16,
+}
+
+/// What all filters share.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sandbox {
+    /// Threads of the slow lane.
+    pub slow_threads: NonZeroUsize,
+    /// Batches that may wait for one chain in the slow lane.
+    pub slow_queue_batches: usize,
+    /// How long a chain behaves in the slow lane before it may return to the fast one.
+    pub slow_healthy_after: Duration,
+    /// A guest's stack, in octets.
+    pub stack_octets_max: usize,
+}
+
+impl Config {
+    /// Reads a file. Relative paths in it are relative to its folder.
+    ///
+    /// # Errors
+    /// [`ConfigError`]: the file cannot be read, or there are complaints.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Read { path: path.to_owned(), reason: error.to_string() })?;
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        Self::parse(&text, folder).map_err(|complaints| ConfigError::Invalid { path: path.to_owned(), complaints })
+    }
+
+    /// Reads a text. Relative paths in it are relative to `folder`.
+    ///
+    /// # Errors
+    /// Every complaint, in the order of the text.
+    pub fn parse(text: &str, folder: &Path) -> Result<Self, Vec<Complaint>> {
+        let complaints = Complaints::new(text);
+        let config = read(&complaints, folder);
+        let found = complaints.into_sorted();
+        match config {
+            Some(config) if found.is_empty() => Ok(config),
+            _ => Err(found),
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{}: {reason}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+    /// There are complaints.
+    #[error("{}", show_complaints(.path, .complaints))]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, in the order of the text.
+        complaints: Vec<Complaint>,
+    },
+}
+
+fn show_complaints(path: &Path, complaints: &[Complaint]) -> String {
+    let lines: Vec<String> = complaints.iter().map(|complaint| format!("{}:{complaint}", path.display())).collect();
+    lines.join("\n")
+}
+
+/// `None` if the text is not even TOML; otherwise a configuration that may be used if nothing was complained of.
+fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
+    let mut root = Section::root(complaints)?;
+    let gateway = read_gateway(root.table("gateway"), folder);
+    let log = read_log(root.table("log"));
+    let admin = read_admin(root.table("admin"));
+    let proto_hep = read_proto_hep(root.table("proto_hep"));
+    let sandbox = read_sandbox(root.table("sandbox"));
+    let listeners: Vec<Listener> =
+        root.tables("listener").into_iter().filter_map(|section| listener::read(section, &proto_hep)).collect();
+    let collectors: Vec<Collector> = root
+        .tables("collector")
+        .into_iter()
+        .filter_map(|section| collector::read(section, &proto_hep, folder))
+        .collect();
+    let collector_names: Vec<&str> = collectors.iter().map(|collector| collector.name.as_str()).collect();
+    let filters: Vec<Filter> = root
+        .tables("filter")
+        .into_iter()
+        .filter_map(|section| filter::read(section, &collector_names, folder))
+        .collect();
+    let filter_names: Vec<&str> = filters.iter().map(|filter| filter.name.as_str()).collect();
+    let listener_names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let mut default_tenant = None;
+    let mut tenants = Vec::new();
+    for section in root.tables("tenant") {
+        let names = tenant::Names { listeners: &listener_names, filters: &filter_names, collectors: &collector_names };
+        tenants.extend(tenant::read(section, &names, &mut default_tenant));
+    }
+    if listeners.is_empty() {
+        root.complain(root.place(), "there is no [[listener]], so nothing could ever come");
+    }
+    if tenants.is_empty() {
+        root.complain(root.place(), "there is no [[tenant]], so nobody would own a packet");
+    }
+    root.finish();
+    Some(Config { gateway, log, admin, proto_hep, sandbox, listeners, collectors, filters, tenants })
+}
+
+fn read_gateway(mut section: Section<'_, '_>, folder: &Path) -> Gateway {
+    let gateway = Gateway {
+        workers: NonZeroUsize::new(section.count("workers", 0, 0..=256)),
+        grace: section.duration("grace", Duration::from_secs(5), Duration::ZERO..=Duration::from_secs(600)),
+        summary: non_zero(section.duration(
+            "summary",
+            Duration::from_secs(10),
+            Duration::ZERO..=Duration::from_secs(86_400),
+        )),
+        cache: section.text("cache").filter(|cache| !cache.value.is_empty()).map(|cache| folder.join(cache.value)),
+    };
+    section.finish();
+    gateway
+}
+
+fn read_log(mut section: Section<'_, '_>) -> Log {
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    let log = Log {
+        level: section.choice("level", LogLevel::Info, &levels),
+        json: section.choice("format", false, &[("text", false), ("json", true)]),
+    };
+    section.finish();
+    log
+}
+
+fn read_admin(mut section: Section<'_, '_>) -> Option<SocketAddr> {
+    let default = SocketAddr::from(([127, 0, 0, 1], 5657));
+    let listen = match section.text("listen") {
+        None => Some(default),
+        Some(Placed { value, .. }) if value.is_empty() => None,
+        Some(Placed { value, place }) => match value.parse() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                section.complain(&place, format!("{value:?} is not ADDRESS:PORT, nor \"\" for no admin server"));
+                None
+            }
+        },
+    };
+    section.finish();
+    listen
+}
+
+fn read_proto_hep(mut section: Section<'_, '_>) -> ProtoHep {
+    let proto_hep = ProtoHep {
+        hep_port: narrow(section.whole("hep_port", 5_656, 1..=65_535)),
+        hep_send_timeout: hep_send_timeout(&mut section, 100),
+        hep_max_msg_chunks: hep_max_msg_chunks(&mut section, 32),
+        hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(&mut section, 32),
+        hep_capture_id: narrow(section.whole("hep_capture_id", 1, 0..=65_535)),
+    };
+    section.finish();
+    proto_hep
+}
+
+fn hep_send_timeout(section: &mut Section<'_, '_>, default: u64) -> Duration {
+    Duration::from_millis(section.whole("hep_send_timeout", default, 1..=600_000))
+}
+
+fn hep_max_msg_chunks(section: &mut Section<'_, '_>, default: u32) -> u32 {
+    u32::try_from(section.whole("hep_max_msg_chunks", u64::from(default), 1..=65_535)).unwrap_or(default)
+}
+
+fn hep_async_max_postponed_chunks(section: &mut Section<'_, '_>, default: usize) -> usize {
+    section.count("hep_async_max_postponed_chunks", default, 0..=1_000_000)
+}
+
+fn read_sandbox(mut section: Section<'_, '_>) -> Sandbox {
+    let sandbox = Sandbox {
+        slow_threads: NonZeroUsize::new(section.count("slow_threads", 1, 1..=256)).unwrap_or(NonZeroUsize::MIN),
+        slow_queue_batches: section.count("slow_queue_batches", 64, 1..=65_536),
+        slow_healthy_after: section.duration(
+            "slow_healthy_after",
+            Duration::from_secs(30),
+            Duration::from_millis(10)..=Duration::from_secs(86_400),
+        ),
+        stack_octets_max: section.count("stack_octets_max", 512 << 10, 64 << 10..=1 << 20),
+    };
+    section.finish();
+    sandbox
+}
+
+/// The places of these names in `known`, with a complaint for each that is not there or comes twice.
+fn resolve(section: &Section<'_, '_>, names: Vec<Placed<String>>, what: &str, known: &[&str]) -> Vec<usize> {
+    let mut places = Vec::new();
+    for Placed { value, place } in names {
+        match known.iter().position(|name| *name == value) {
+            Some(index) if places.contains(&index) => section.complain(&place, format!("{value:?} comes twice")),
+            Some(index) => places.push(index),
+            None if known.is_empty() => {
+                section.complain(&place, format!("no {what} is named {value:?}; there is none"))
+            }
+            None => {
+                section.complain(&place, format!("no {what} is named {value:?}; there are {}", known.join(", ")));
+            }
+        }
+    }
+    places
+}
+
+fn non_zero(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
+}
+
+/// For numbers whose range was checked to fit.
+fn narrow(number: u64) -> u16 {
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
