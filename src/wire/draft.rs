@@ -106,22 +106,29 @@ impl Draft {
         self.reread()
     }
 
-    /// Overwrites octets of the payload with one octet. No other payload chunk is left beside the masked one.
+    /// Overwrites runs of the payload, given as offset and length, with one octet: all of them or, if one is out of
+    /// range, none. No other payload chunk is left beside the masked one.
     ///
     /// # Errors
     /// [`EditError::NoPayload`], [`EditError::Range`].
-    pub fn mask(&mut self, offset: usize, length: usize, with: u8) -> Result<(), EditError> {
+    pub fn mask(&mut self, runs: &[(usize, usize)], with: u8) -> Result<(), EditError> {
         let Payload::Plain(span) = self.head.payload else { return Err(EditError::NoPayload) };
-        let out_of_range = EditError::Range { offset, length, octets: span.len() };
-        let end = offset.checked_add(length).filter(|end| *end <= span.len()).ok_or(out_of_range)?;
+        for &(offset, length) in runs {
+            if offset.checked_add(length).is_none_or(|end| end > span.len()) {
+                return Err(EditError::Range { offset, length, octets: span.len() });
+            }
+        }
         if self.head.ambiguous {
             // Others of this kind would still show what is masked here.
             let payload = self.payload().to_vec();
             self.set_payload(&payload)?;
         }
-        let Payload::Plain(span) = self.head.payload else { return Err(EditError::NoPayload) };
-        let range = span.start + offset..span.start + end;
-        self.octets.get_mut(range).ok_or(out_of_range)?.fill(with);
+        let Some(payload) = self.head.payload.span().and_then(|span| self.octets.get_mut(span.start..span.end)) else {
+            return Err(EditError::NoPayload);
+        };
+        for &(offset, length) in runs {
+            payload.iter_mut().skip(offset).take(length).for_each(|octet| *octet = with);
+        }
         Ok(())
     }
 

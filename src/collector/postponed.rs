@@ -1,0 +1,198 @@
+//! Packets that wait for a connection, and how far the first of them is written. No socket in it.
+
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use bytes::Bytes;
+
+/// Packets of one write. The system takes up to 1024 parts; 64 are as many as a batch has.
+pub(super) const WRITE_PARTS_MAX: usize = 64;
+
+/// Packets that wait for a connection, in order.
+#[derive(Debug)]
+pub(super) struct Postponed {
+    packets: VecDeque<Bytes>,
+    /// Octets of the first packet that are written.
+    written: usize,
+    packets_max: usize,
+}
+
+/// What a write got rid of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Written {
+    pub(super) packets: usize,
+    pub(super) octets: usize,
+}
+
+impl Postponed {
+    /// At most `packets_max` may wait (`hep_async_max_postponed_chunks`).
+    pub(super) const fn new(packets_max: usize) -> Self {
+        Self { packets: VecDeque::new(), written: 0, packets_max }
+    }
+
+    /// Puts a packet behind the others, however many there are: what may wait is asked after the write.
+    pub(super) fn push(&mut self, octets: Bytes) {
+        self.packets.push_back(octets);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.packets.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Whether as many wait as may.
+    pub(super) fn is_full(&self) -> bool {
+        self.packets.len() >= self.packets_max
+    }
+
+    /// Whether more wait than may.
+    pub(super) fn is_over(&self) -> bool {
+        self.packets.len() > self.packets_max
+    }
+
+    /// What to write next, in order, beginning in the middle of a half-written packet.
+    pub(super) fn parts(&self) -> Vec<IoSlice<'_>> {
+        let mut from = self.written;
+        let parts = self.packets.iter().take(WRITE_PARTS_MAX).map(|packet| {
+            let rest = packet.get(from..).unwrap_or_default();
+            from = 0;
+            IoSlice::new(rest)
+        });
+        parts.collect()
+    }
+
+    /// Octets of the first packets, whole.
+    pub(super) fn octets_of_first(&self, packets: usize) -> usize {
+        self.packets.iter().take(packets).map(Bytes::len).sum()
+    }
+
+    /// So many octets were written.
+    pub(super) fn advance(&mut self, octets: usize) -> Written {
+        let mut done = Written::default();
+        self.written += octets;
+        while let Some(first) = self.packets.front() {
+            if self.written < first.len() {
+                break;
+            }
+            self.written -= first.len();
+            done.packets += 1;
+            done.octets += first.len();
+            self.packets.pop_front();
+        }
+        done
+    }
+
+    /// The connection is gone: a half-written packet is never continued on another one. Gives how many that were.
+    pub(super) fn forget_half_written(&mut self) -> usize {
+        if self.written == 0 {
+            return 0;
+        }
+        self.written = 0;
+        usize::from(self.packets.pop_front().is_some())
+    }
+
+    /// Drops the newest until no more wait than may, and gives their number.
+    pub(super) fn drop_newest(&mut self) -> usize {
+        let over = self.packets.len().saturating_sub(self.packets_max);
+        self.packets.truncate(self.packets_max);
+        over
+    }
+
+    /// Drops all and gives their number.
+    pub(super) fn drop_all(&mut self) -> usize {
+        self.written = 0;
+        let dropped = self.packets.len();
+        self.packets.clear();
+        dropped
+    }
+
+    /// Gives what waits memory of its own, so that it holds no receive buffer.
+    pub(super) fn detach(&mut self) {
+        for packet in &mut self.packets {
+            if !packet.is_unique() {
+                *packet = Bytes::copy_from_slice(packet);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn packet(octet: u8, octets: usize) -> Bytes {
+        vec![octet; octets].into()
+    }
+
+    fn contents(postponed: &Postponed) -> Vec<u8> {
+        postponed.parts().iter().flat_map(|part| part.iter().copied()).collect()
+    }
+
+    #[test]
+    fn as_many_wait_as_may_and_one_more_is_over() {
+        let mut postponed = Postponed::new(2);
+        for (full, over) in [(false, false), (true, false), (true, true)] {
+            postponed.push(packet(0, 1));
+            assert_eq!((postponed.is_full(), postponed.is_over()), (full || postponed.len() >= 2, over));
+        }
+        assert_eq!(postponed.drop_newest(), 1);
+        assert!(!postponed.is_over());
+        assert_eq!(postponed.drop_all(), 2);
+    }
+
+    #[test]
+    fn a_half_written_packet_goes_on_where_it_stopped() {
+        let mut postponed = Postponed::new(32);
+        postponed.push(packet(1, 3));
+        postponed.push(packet(2, 2));
+        assert_eq!(postponed.advance(2), Written::default());
+        assert_eq!(contents(&postponed), [1, 2, 2]);
+        assert_eq!(postponed.advance(2), Written { packets: 1, octets: 3 });
+        assert_eq!(contents(&postponed), [2]);
+    }
+
+    #[test]
+    fn a_half_written_packet_is_never_continued_on_another_connection() {
+        let mut postponed = Postponed::new(32);
+        postponed.push(packet(1, 3));
+        postponed.push(packet(2, 2));
+        postponed.advance(1);
+        assert_eq!(postponed.forget_half_written(), 1);
+        assert_eq!(contents(&postponed), [2, 2]);
+        assert_eq!(postponed.forget_half_written(), 0, "whole packets stay");
+    }
+
+    proptest! {
+        /// However a stream is written, in whatever portions, its octets are those of the packets, in order and once.
+        #[test]
+        fn any_portions_write_the_packets_in_order_and_once(
+            lengths in proptest::collection::vec(1usize..40, 1..30),
+            portions in proptest::collection::vec(1usize..100, 1..400),
+        ) {
+            let mut postponed = Postponed::new(1_000);
+            let mut expected = Vec::new();
+            for (index, octets) in lengths.iter().enumerate() {
+                let packet = packet(u8::try_from(index).unwrap(), *octets);
+                expected.extend_from_slice(&packet);
+                postponed.push(packet);
+            }
+            let (mut stream, mut packets) = (Vec::new(), 0);
+            for portion in portions {
+                let next = contents(&postponed);
+                let portion = portion.min(next.len());
+                stream.extend_from_slice(&next[..portion]);
+                packets += postponed.advance(portion).packets;
+            }
+            prop_assert!(expected.starts_with(&stream));
+            prop_assert_eq!(packets + postponed.len(), lengths.len());
+            if postponed.is_empty() {
+                prop_assert_eq!(stream, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! From a `.wasm` file to a filter that can be started: read, checked, compiled, its imports and exports looked at.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
+
+use super::bindings;
+use super::cache;
+use super::engine::Host;
+use super::fault::Fault;
+use super::instance::Instance;
+use super::state::{Call, Grant, LogLine, Memory, State};
+use crate::config::{Limits, SecretError};
+use crate::wire::CapturedAt;
+
+/// The package of our interfaces, and the version that this host speaks.
+const PACKAGE: &str = "hep:filter/";
+const CALLBACKS: &str = "hep:filter/callbacks@0.1.0";
+const TICKER: &str = "hep:filter/ticker@0.1.0";
+
+/// A component that can be started, and what its instances are told and may use.
+pub struct Filter {
+    host: Host,
+    name: String,
+    sha256: [u8; 32],
+    octets: usize,
+    stubs: Vec<String>,
+    prepared: bindings::FilterPre<State>,
+    tick: Option<ComponentExportIndex>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Filter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Filter").field("name", &self.name).field("sha256", &self.sha256_hex()).finish_non_exhaustive()
+    }
+}
+
+/// What the instances of a filter are told and may use.
+#[derive(Clone, Debug)]
+struct Settings {
+    limits: Limits,
+    config: Arc<BTreeMap<String, String>>,
+    agent_id: u32,
+    listeners: Arc<[String]>,
+}
+
+/// Why a file is not a filter that can be run here.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("filter {filter:?}: {}: {reason}", .path.display())]
+    Read {
+        /// The filter.
+        filter: String,
+        /// Its file.
+        path: PathBuf,
+        /// What the system said.
+        reason: std::io::Error,
+    },
+    /// A value of its configuration cannot be read.
+    #[error("filter {filter:?}: config key {key:?}: {reason}")]
+    Secret {
+        /// The filter.
+        filter: String,
+        /// The key.
+        key: String,
+        /// Why.
+        reason: SecretError,
+    },
+    /// It is not a filter, or not one for us.
+    #[error("filter {filter:?}: {}: {reason}", .path.display())]
+    Unfit {
+        /// The filter.
+        filter: String,
+        /// Its file.
+        path: PathBuf,
+        /// Why.
+        reason: Unfit,
+    },
+}
+
+/// Why a component is not a filter that can be run here.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Unfit {
+    /// Longer than `component_octets_max`.
+    #[error("has {octets} octets; component_octets_max is {octets_max}")]
+    TooLarge {
+        /// Octets of the file.
+        octets: u64,
+        /// Octets that it may have.
+        octets_max: usize,
+    },
+    /// Not WebAssembly at all.
+    #[error("is not WebAssembly: it begins with {0:02x?}")]
+    NotWasm(Vec<u8>),
+    /// A core module.
+    #[error("is a WebAssembly core module, not a component; see filters/README.md for how to make one of it")]
+    CoreModule,
+    /// The compiler refused it.
+    #[error("cannot be compiled: {0}")]
+    Invalid(String),
+    /// It needs what filters do not have.
+    #[error("imports what filters do not have: {}", .0.join(", "))]
+    Imports(Vec<String>),
+    /// It is for another world.
+    #[error("does not export {CALLBACKS}; it exports {}", list_or_nothing(.0))]
+    Exports(Vec<String>),
+    /// An import or export of ours has another type than here.
+    #[error("does not fit the interface {PACKAGE}…@0.1.0: {0}")]
+    Types(String),
+    /// It begins with more memory or table than it may have.
+    #[error("begins with {actual} {what}; {limit} is {allowed}")]
+    Resources {
+        /// Octets of memory, or elements of tables.
+        what: &'static str,
+        /// The limit's key.
+        limit: &'static str,
+        /// What it begins with.
+        actual: u64,
+        /// What it may have.
+        allowed: usize,
+    },
+}
+
+impl Host {
+    /// Reads, checks and compiles the filter's component. Nothing of it runs yet.
+    ///
+    /// `agent_id` (`hep_capture_id`) is who captured what the filter makes; `listeners` are the listeners' names.
+    ///
+    /// # Errors
+    /// [`LoadError`], in one sentence.
+    pub fn load(
+        &self,
+        filter: &crate::config::Filter,
+        agent_id: u32,
+        listeners: Arc<[String]>,
+    ) -> Result<Arc<Filter>, LoadError> {
+        let name = filter.name.clone();
+        let unfit = |reason| LoadError::Unfit { filter: name.clone(), path: filter.component.clone(), reason };
+        let wasm = read(filter).map_err(|error| match error {
+            ReadError::System(reason) => {
+                LoadError::Read { filter: name.clone(), path: filter.component.clone(), reason }
+            }
+            ReadError::TooLarge(reason) => unfit(reason),
+        })?;
+        let mut config = BTreeMap::new();
+        for (key, value) in &filter.config {
+            let secret = |reason| LoadError::Secret { filter: name.clone(), key: key.clone(), reason };
+            config.insert(key.clone(), value.read().map_err(secret)?);
+        }
+        let sha256 = Sha256::digest(&wasm).into();
+        let component = self.compile(&wasm, &sha256, self.cache.as_deref()).map_err(unfit)?;
+        let stubs = check_imports(&component).map_err(unfit)?;
+        check_exports(&component).map_err(unfit)?;
+        check_resources(&component, &filter.limits).map_err(unfit)?;
+        let prepared = self.prepare(&component, !stubs.is_empty()).map_err(unfit)?;
+        let tick = component.get_export_index(None, TICKER);
+        let tick = tick.and_then(|ticker| component.get_export_index(Some(&ticker), "on-tick"));
+        let settings = Settings { limits: filter.limits.clone(), config: Arc::new(config), agent_id, listeners };
+        let octets = wasm.len();
+        Ok(Arc::new(Filter { host: self.clone(), name, sha256, octets, stubs, prepared, tick, settings }))
+    }
+
+    fn compile(&self, wasm: &[u8], sha256: &[u8; 32], folder: Option<&Path>) -> Result<Component, Unfit> {
+        match wasm {
+            [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
+            [0, b'a', b's', b'm', _, _, 0, 0, ..] => return Err(Unfit::CoreModule),
+            _ => return Err(Unfit::NotWasm(wasm.get(..8).unwrap_or(wasm).to_vec())),
+        }
+        cache::compiled(&self.engine, wasm, sha256, folder).map_err(|error| Unfit::Invalid(format!("{error:#}")))
+    }
+
+    fn prepare(&self, component: &Component, with_stubs: bool) -> Result<bindings::FilterPre<State>, Unfit> {
+        let mut linker = Linker::clone(&self.linker);
+        if with_stubs {
+            // All that is unknown here is `wasi:*`; calling any of it is a trap that names it.
+            linker.define_unknown_imports_as_traps(component).map_err(types)?;
+        }
+        let prepared = linker.instantiate_pre(component).map_err(types)?;
+        bindings::FilterPre::new(prepared).map_err(types)
+    }
+}
+
+impl Filter {
+    /// The filter's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Octets of the component's file.
+    #[must_use]
+    pub const fn octets(&self) -> usize {
+        self.octets
+    }
+
+    /// The component's sha256 in hexadecimal.
+    #[must_use]
+    pub fn sha256_hex(&self) -> String {
+        hex(&self.sha256)
+    }
+
+    /// The `wasi:*` interfaces that it imports, of which it gets empty stubs.
+    #[must_use]
+    pub fn stubs(&self) -> &[String] {
+        &self.stubs
+    }
+
+    /// Whether it wants to be called without packets.
+    #[must_use]
+    pub const fn has_tick(&self) -> bool {
+        self.tick.is_some()
+    }
+
+    /// What its instances may use.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.settings.limits
+    }
+
+    /// Makes an instance, with a store of its own, and runs its `init`; all within `deadline`.
+    ///
+    /// `grants` are the collectors that it may open. `log` takes the lines that `init` writes, also if it fails.
+    ///
+    /// # Errors
+    /// [`Fault`]: there is no instance.
+    pub fn start(
+        self: &Arc<Self>,
+        grants: Arc<[Grant]>,
+        deadline: Duration,
+        now: CapturedAt,
+        log: &mut Vec<LogLine>,
+    ) -> Result<Instance, Fault> {
+        Instance::start(self, grants, deadline, now, log)
+    }
+
+    pub(super) const fn host(&self) -> &Host {
+        &self.host
+    }
+
+    pub(super) const fn prepared(&self) -> &bindings::FilterPre<State> {
+        &self.prepared
+    }
+
+    pub(super) const fn tick_export(&self) -> Option<&ComponentExportIndex> {
+        self.tick.as_ref()
+    }
+
+    pub(super) fn new_state(&self, grants: Arc<[Grant]>) -> State {
+        let Settings { limits, config, agent_id, listeners } = self.settings.clone();
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(limits.handles_max);
+        let memory = Memory::new(&limits);
+        State { limits, config, grants, agent_id, listeners, resources, memory, call: Call::default() }
+    }
+}
+
+enum ReadError {
+    System(std::io::Error),
+    TooLarge(Unfit),
+}
+
+fn read(filter: &crate::config::Filter) -> Result<Vec<u8>, ReadError> {
+    let octets = std::fs::metadata(&filter.component).map_err(ReadError::System)?.len();
+    let octets_max = filter.limits.component_octets_max;
+    if usize::try_from(octets).map_or(true, |octets| octets > octets_max) {
+        return Err(ReadError::TooLarge(Unfit::TooLarge { octets, octets_max }));
+    }
+    std::fs::read(&filter.component).map_err(ReadError::System)
+}
+
+/// The `wasi:*` imports; everything else must be ours.
+fn check_imports(component: &Component) -> Result<Vec<String>, Unfit> {
+    let (mut stubs, mut refused) = (Vec::new(), Vec::new());
+    for (name, _) in component.component_type().imports(component.engine()) {
+        if name.starts_with("wasi:") {
+            stubs.push(name.to_owned());
+        } else if !name.starts_with(PACKAGE) {
+            refused.push(name.to_owned());
+        }
+    }
+    if refused.is_empty() { Ok(stubs) } else { Err(Unfit::Imports(refused)) }
+}
+
+fn check_exports(component: &Component) -> Result<(), Unfit> {
+    if component.get_export_index(None, CALLBACKS).is_some() {
+        return Ok(());
+    }
+    let exports = component.component_type().exports(component.engine()).map(|(name, _)| name.to_owned()).collect();
+    Err(Unfit::Exports(exports))
+}
+
+fn check_resources(component: &Component, limits: &Limits) -> Result<(), Unfit> {
+    let Some(required) = component.resources_required() else { return Ok(()) };
+    let (memory, table) = (required.max_initial_memory_size, required.max_initial_table_size);
+    for (what, limit, actual, allowed) in [
+        ("octets of memory", "memory_octets_max", memory, limits.memory_octets_max),
+        ("table elements", "table_elements_max", table, limits.table_elements_max),
+    ] {
+        let actual = actual.unwrap_or(0);
+        if usize::try_from(actual).map_or(true, |actual| actual > allowed) {
+            return Err(Unfit::Resources { what, limit, actual, allowed });
+        }
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+fn types(error: wasmtime::Error) -> Unfit {
+    Unfit::Types(format!("{error:#}"))
+}
+
+fn list_or_nothing(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// Octets in hexadecimal.
+pub(super) fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+}

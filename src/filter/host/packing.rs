@@ -1,0 +1,114 @@
+//! `packing`: packets that a filter makes.
+
+use bytes::Bytes;
+use wasmtime::component::Resource;
+
+use super::super::bindings::hep::filter::packing::{Host, HostPacket};
+use super::super::bindings::hep::filter::types::{self, EditError};
+use super::super::state::{MadePacket, State};
+use super::{chunk_id, from_wit_endpoint, narrow, to_wit_pack_error};
+use crate::wire::{CHUNK_BODY_OCTETS_MAX, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PayloadType, Version};
+
+type Handle = Resource<MadePacket>;
+
+impl Host for State {}
+
+impl HostPacket for State {
+    fn pack(
+        &mut self,
+        source: types::Endpoint,
+        destination: types::Endpoint,
+        ip_protocol: u8,
+        payload_type: u8,
+        payload: Vec<u8>,
+    ) -> wasmtime::Result<Result<Handle, EditError>> {
+        self.charge(payload.len())?;
+        let (Some(source), Some(destination)) = (from_wit_endpoint(source), from_wit_endpoint(destination)) else {
+            return Ok(Err(EditError::BadAddresses));
+        };
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Ok(Err(EditError::BadAddresses));
+        }
+        let pack = Pack {
+            ip_protocol,
+            flow: Some((source, destination)),
+            captured_at: Some(self.call.now),
+            payload_type: PayloadType(payload_type),
+            agent_id: self.agent_id,
+            chunks: Vec::new(),
+            payload: Some(Bytes::from(payload)),
+        };
+        Ok(Ok(self.resources.push(MadePacket(pack))?))
+    }
+
+    fn set_captured_at(&mut self, packet: Handle, captured_at: u64) -> wasmtime::Result<()> {
+        self.charge(0)?;
+        self.resources.get_mut(&packet)?.0.captured_at = Some(CapturedAt::from_micros(captured_at));
+        Ok(())
+    }
+
+    fn set_agent_id(&mut self, packet: Handle, agent_id: u32) -> wasmtime::Result<()> {
+        self.charge(0)?;
+        self.resources.get_mut(&packet)?.0.agent_id = agent_id;
+        Ok(())
+    }
+
+    fn set_correlation_id(&mut self, packet: Handle, id: Vec<u8>) -> wasmtime::Result<Result<(), EditError>> {
+        self.put_chunk(&packet, ChunkId::CORRELATION_ID, id, true)
+    }
+
+    fn set_extra_correlation(&mut self, packet: Handle, json: String) -> wasmtime::Result<Result<(), EditError>> {
+        self.put_chunk(&packet, ChunkId::EXTRA_CORRELATION, json.into_bytes(), true)
+    }
+
+    fn add_chunk(
+        &mut self,
+        packet: Handle,
+        id: types::ChunkId,
+        body: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), EditError>> {
+        self.put_chunk(&packet, chunk_id(id), body, false)
+    }
+
+    fn encode(&mut self, packet: Handle, version: u8) -> wasmtime::Result<Result<Vec<u8>, EditError>> {
+        let Some(version) = Version::from_number(version) else {
+            self.charge(0)?;
+            return Ok(Err(EditError::NotInVersion(format!("there is no HEP{version}"))));
+        };
+        let encoded = self.resources.get(&packet)?.0.encode(version);
+        self.charge(encoded.as_ref().map_or(0, Bytes::len))?;
+        Ok(encoded.map(|octets| octets.to_vec()).map_err(to_wit_pack_error))
+    }
+
+    fn drop(&mut self, packet: Handle) -> wasmtime::Result<()> {
+        self.resources.delete(packet)?;
+        Ok(())
+    }
+}
+
+impl State {
+    /// Adds a chunk to a packet that is being made, in place of one with that id if it can only be there once. What no
+    /// packet could hold is refused at once, so that an unfinished packet is never longer than a whole one.
+    fn put_chunk(
+        &mut self,
+        packet: &Handle,
+        id: ChunkId,
+        body: Vec<u8>,
+        once: bool,
+    ) -> wasmtime::Result<Result<(), EditError>> {
+        self.charge(body.len())?;
+        if let Some(needed) = id.width().filter(|needed| *needed != body.len()) {
+            return Ok(Err(EditError::WrongWidth(narrow(needed))));
+        }
+        let pack = &mut self.resources.get_mut(packet)?.0;
+        let has: usize = pack.chunks.iter().map(|(_, body)| body.len() + 6).sum();
+        if body.len() > CHUNK_BODY_OCTETS_MAX || has + body.len() + 6 > PACKET_OCTETS_MAX {
+            return Ok(Err(EditError::TooLong(narrow(has + body.len() + 6))));
+        }
+        if once {
+            pack.chunks.retain(|(other, _)| *other != id);
+        }
+        pack.chunks.push((id, Bytes::from(body)));
+        Ok(Ok(()))
+    }
+}

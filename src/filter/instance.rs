@@ -1,0 +1,217 @@
+//! One store running a filter, for life: it is made, called, and thrown away after any failure.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+use wasmtime::component::{Resource, TypedFunc};
+
+use super::bindings::{self, exports::hep::filter::callbacks};
+use super::component::Filter;
+use super::fault::Fault;
+use super::state::{Call, Grant, LogLine, State};
+use super::ticker::Ticker;
+use super::work::Work;
+use crate::config::CollectorId;
+use crate::ledger::FaultKind;
+use crate::message::Received;
+use crate::wire::CapturedAt;
+
+/// What a filter says of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// On to the next filter, and to the route.
+    Pass,
+    /// On to the next filter, but not to the route.
+    Skip,
+    /// Nobody sees it any more.
+    Drop,
+}
+
+/// A packet that a filter sends or relays.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Where to.
+    pub to: CollectorId,
+    /// What.
+    pub packet: Received,
+}
+
+/// What a call did. The edits stand in the packets already.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outcome {
+    /// One for each packet, or none at all: all pass.
+    pub verdicts: Vec<Verdict>,
+    /// Packets that it changed.
+    pub edited: usize,
+    /// What it sends.
+    pub sent: Vec<Sent>,
+}
+
+/// One store running a filter.
+pub struct Instance {
+    store: Store<State>,
+    filter: Arc<Filter>,
+    exports: bindings::Filter,
+    tick: Option<TypedFunc<(), ()>>,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("filter", &self.filter.name()).finish_non_exhaustive()
+    }
+}
+
+impl Instance {
+    /// Makes a store and an instance in it, and runs its `init`; all within `deadline`.
+    ///
+    /// `log` takes the lines that `init` writes, also if it fails.
+    ///
+    /// # Errors
+    /// [`Fault`]: there is no instance.
+    pub(super) fn start(
+        filter: &Arc<Filter>,
+        grants: Arc<[Grant]>,
+        deadline: Duration,
+        now: CapturedAt,
+        log: &mut Vec<LogLine>,
+    ) -> Result<Self, Fault> {
+        let mut store = Store::new(&filter.host().engine, filter.new_state(grants));
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(filter.limits().hostcall_octets_max);
+        store.set_max_component_handles(filter.limits().handles_max);
+        set_deadline(&mut store, filter, deadline)?;
+        let started = guarded(deadline, || {
+            store.data_mut().call.begin(now, false);
+            let instance = filter.prepared().instance_pre().instantiate(&mut store)?;
+            let exports = bindings::Filter::new(&mut store, &instance)?;
+            let tick = filter.tick_export().map(|index| instance.get_typed_func(&mut store, index)).transpose()?;
+            let init = exports.hep_filter_callbacks().call_init(&mut store)?;
+            Ok((exports, tick, init))
+        });
+        log.append(&mut store.data_mut().call.log);
+        let started = started.map_err(|fault| with_refused_growth(fault, &mut store));
+        let (exports, tick, init) = started?;
+        init.map_err(|text| Fault::new(FaultKind::Init, format!("init: {}", shortened(&text))))?;
+        Ok(Self { store, filter: Arc::clone(filter), exports, tick })
+    }
+
+    /// Calls `on-batch` with `len` of the packets, from `first` on. They are edited in place if the call ends well, and
+    /// untouched if it fails. Marks are read and not written.
+    ///
+    /// # Errors
+    /// [`Fault`]: the instance must be thrown away.
+    pub fn on_batch(
+        &mut self,
+        work: &mut Work,
+        first: usize,
+        len: usize,
+        deadline: Duration,
+        now: CapturedAt,
+    ) -> Result<Outcome, Fault> {
+        set_deadline(&mut self.store, &self.filter, deadline)?;
+        let call = &mut self.store.data_mut().call;
+        let number = call.begin(now, true);
+        (call.work, call.first, call.len) = (std::mem::take(work), first, len);
+        let result = guarded(deadline, || {
+            let batch = Resource::new_borrow(number);
+            self.exports.hep_filter_callbacks().call_on_batch(&mut self.store, batch)
+        });
+        let call = &mut self.store.data_mut().call;
+        *work = std::mem::take(&mut call.work);
+        call.len = 0;
+        let verdicts = result.and_then(|verdicts| checked(&verdicts, len));
+        let verdicts = verdicts.map_err(|fault| with_refused_growth(fault, &mut self.store))?;
+        let call = &mut self.store.data_mut().call;
+        let edited = commit(call, work, first);
+        Ok(Outcome { verdicts, edited, sent: std::mem::take(&mut call.sent) })
+    }
+
+    /// Calls `on-tick`, if the filter has it.
+    ///
+    /// # Errors
+    /// [`Fault`]: the instance must be thrown away.
+    pub fn on_tick(&mut self, deadline: Duration, now: CapturedAt) -> Result<Outcome, Fault> {
+        let Some(tick) = self.tick else { return Ok(Outcome::default()) };
+        set_deadline(&mut self.store, &self.filter, deadline)?;
+        self.store.data_mut().call.begin(now, true);
+        guarded(deadline, || tick.call(&mut self.store, ()))
+            .map_err(|fault| with_refused_growth(fault, &mut self.store))?;
+        Ok(Outcome { sent: std::mem::take(&mut self.store.data_mut().call.sent), ..Outcome::default() })
+    }
+
+    /// The lines that the last call wrote, and how many it wrote beyond its limit. They are there if it failed, too.
+    pub fn take_log(&mut self) -> (Vec<LogLine>, u64) {
+        let call = &mut self.store.data_mut().call;
+        (std::mem::take(&mut call.log), std::mem::take(&mut call.log_unwritten))
+    }
+
+    /// Octets of all its memories.
+    #[must_use]
+    pub fn memory_octets(&self) -> usize {
+        self.store.data().memory.octets()
+    }
+}
+
+/// Sets the deadline of what comes next and sees to it that the ticker keeps it.
+fn set_deadline(store: &mut Store<State>, filter: &Filter, deadline: Duration) -> Result<(), Fault> {
+    let ticks = Ticker::ticks(deadline);
+    store.set_epoch_deadline(ticks);
+    if filter.host().ticker.cover(ticks, Instant::now()) {
+        return Ok(());
+    }
+    Err(Fault::new(FaultKind::TickerLate, "the thread that ends overlong calls is late, so no guest may run"))
+}
+
+/// Runs guest code. A panic of the host in it, which many advisories of wasmtime are about, ends this instance and not
+/// the thread.
+fn guarded<T>(deadline: Duration, run: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, Fault> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(result) => result.map_err(|error| Fault::of(&error, deadline)),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
+            Err(Fault::new(FaultKind::HostPanic, format!("the host panicked in the call: {text}")))
+        }
+    }
+}
+
+/// A guest that gets no memory traps a moment later: the limit is the reason to show.
+fn with_refused_growth(fault: Fault, store: &mut Store<State>) -> Fault {
+    match store.data_mut().memory.refused.take() {
+        Some(refused) if fault.kind == FaultKind::Trap => {
+            Fault::new(FaultKind::Limit, format!("{refused}, then: {}", fault.text))
+        }
+        _ => fault,
+    }
+}
+
+fn checked(verdicts: &[callbacks::Verdict], len: usize) -> Result<Vec<Verdict>, Fault> {
+    if !verdicts.is_empty() && verdicts.len() != len {
+        let text = format!("{} verdicts for {len} packets", verdicts.len());
+        return Err(Fault::new(FaultKind::BadResult, text));
+    }
+    let verdict = |verdict: &callbacks::Verdict| match verdict {
+        callbacks::Verdict::Pass => Verdict::Pass,
+        callbacks::Verdict::Skip => Verdict::Skip,
+        callbacks::Verdict::Drop => Verdict::Drop,
+    };
+    Ok(verdicts.iter().map(verdict).collect())
+}
+
+/// Puts the edited packets in their places and gives their number.
+fn commit(call: &mut Call, work: &mut Work, first: usize) -> usize {
+    let mut edited = 0;
+    for (index, draft) in call.drafts.drain(..).enumerate() {
+        let (Some(draft), Some(received)) = (draft, work.packets.get_mut(first + index)) else { continue };
+        received.packet = draft.into_packet();
+        edited += 1;
+    }
+    edited
+}
+
+/// A guest's text, in one line and not longer than a log line should be.
+fn shortened(text: &str) -> String {
+    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
+}

@@ -1,0 +1,280 @@
+//! What a store holds: the settings of its filter, the call at hand, and what it has used of its limits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use wasmtime::ResourceLimiter;
+use wasmtime::component::{Resource, ResourceTable};
+
+use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
+use super::fault::{LimitPassed, Misuse};
+use super::instance::Sent;
+use super::work::Work;
+use crate::config::{CollectorId, Limits};
+use crate::message::{Backlog, Received};
+use crate::wire::{CapturedAt, Draft, Head, Pack, Packet};
+
+/// A collector that a filter may open.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// Which.
+    pub id: CollectorId,
+    /// By which name.
+    pub name: String,
+    /// Whether it keeps up.
+    pub backlog: Arc<Backlog>,
+}
+
+/// How urgent a filter's log line is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "they are what they are called")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+/// A line that a filter wrote.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LogLine {
+    /// How urgent.
+    pub level: LogLevel,
+    /// Without control characters, and not longer than the limit.
+    pub text: String,
+}
+
+/// The `batch` of a call. The number tells a handle of this call from one that was kept.
+#[derive(Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct BatchHandle;
+
+/// A packet that the guest makes.
+#[derive(Clone, Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct MadePacket(pub(super) Pack);
+
+/// A collector that the guest opened: its place among the grants.
+#[derive(Clone, Copy, Debug)]
+#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
+pub struct OpenCollector(pub(super) usize);
+
+/// What a store holds.
+pub(super) struct State {
+    pub(super) limits: Limits,
+    pub(super) config: Arc<BTreeMap<String, String>>,
+    pub(super) grants: Arc<[Grant]>,
+    /// `hep_capture_id`: who captured what the filter makes.
+    pub(super) agent_id: u32,
+    /// Names of the listeners, for `sender`.
+    pub(super) listeners: Arc<[String]>,
+    pub(super) resources: ResourceTable,
+    pub(super) memory: Memory,
+    pub(super) call: Call,
+}
+
+/// The call at hand: what it works on, what it has done, what it has used.
+#[derive(Debug, Default)]
+pub(super) struct Call {
+    /// Number of the call; the batch's handle carries it.
+    pub(super) number: u32,
+    /// When it began, by our clock.
+    pub(super) now: CapturedAt,
+    /// The packets: the batch is the part from `first` on, `len` of them.
+    pub(super) work: Work,
+    pub(super) first: usize,
+    pub(super) len: usize,
+    /// Edited packets by their index in the batch; empty as long as nothing was edited.
+    pub(super) drafts: Vec<Option<Box<Draft>>>,
+    /// `init` has no packets to answer for, and what it sent would be sent again with every restart.
+    pub(super) may_send: bool,
+    pub(super) sent: Vec<Sent>,
+    pub(super) sent_octets: usize,
+    pub(super) log: Vec<LogLine>,
+    pub(super) log_unwritten: u64,
+    host_calls: u64,
+    moved_octets: usize,
+}
+
+/// A packet of the batch as it is now.
+pub(super) enum View<'a> {
+    AsReceived(&'a Packet),
+    Edited(&'a Draft),
+}
+
+impl View<'_> {
+    pub(super) fn head(&self) -> &Head {
+        match self {
+            Self::AsReceived(packet) => packet.head(),
+            Self::Edited(draft) => draft.head(),
+        }
+    }
+
+    pub(super) fn payload(&self) -> &[u8] {
+        match self {
+            Self::AsReceived(packet) => packet.payload(),
+            Self::Edited(draft) => draft.payload(),
+        }
+    }
+
+    pub(super) fn chunks(&self) -> crate::wire::Chunks<'_> {
+        match self {
+            Self::AsReceived(packet) => packet.chunks(),
+            Self::Edited(draft) => draft.chunks(),
+        }
+    }
+
+    /// The packet as it is now, for sending.
+    pub(super) fn to_packet(&self) -> Packet {
+        match self {
+            Self::AsReceived(packet) => (*packet).clone(),
+            Self::Edited(draft) => draft.to_packet(),
+        }
+    }
+}
+
+impl Call {
+    /// Prepares for the next call and gives its number.
+    pub(super) fn begin(&mut self, now: CapturedAt, may_send: bool) -> u32 {
+        self.may_send = may_send;
+        self.number = self.number.wrapping_add(1);
+        self.now = now;
+        self.host_calls = 0;
+        self.moved_octets = 0;
+        self.sent_octets = 0;
+        self.number
+    }
+
+    pub(super) fn packet(&self, index: u32) -> Option<View<'_>> {
+        let index = self.place(index)?;
+        if let Some(Some(draft)) = self.drafts.get(index) {
+            return Some(View::Edited(draft));
+        }
+        self.work.packets.get(self.first + index).map(|received| View::AsReceived(&received.packet))
+    }
+
+    pub(super) fn received(&self, index: u32) -> Option<&Received> {
+        let index = self.place(index)?;
+        self.work.packets.get(self.first + index)
+    }
+
+    /// All packets of the batch, with whether an earlier filter skipped them.
+    pub(super) fn packets(&self) -> impl Iterator<Item = (View<'_>, bool)> {
+        let part = self.first..self.first + self.len;
+        let packets = self.work.packets.get(part.clone()).unwrap_or_default();
+        let marks = self.work.marks.get(part).unwrap_or_default();
+        packets.iter().zip(marks).enumerate().map(|(index, (received, mark))| {
+            let view = match self.drafts.get(index) {
+                Some(Some(draft)) => View::Edited(draft),
+                _ => View::AsReceived(&received.packet),
+            };
+            (view, mark.skipped)
+        })
+    }
+
+    /// The packet for editing.
+    pub(super) fn draft(&mut self, index: u32) -> Option<&mut Draft> {
+        let index = self.place(index)?;
+        let packet = &self.work.packets.get(self.first + index)?.packet;
+        if self.drafts.is_empty() {
+            self.drafts.resize_with(self.len, || None);
+        }
+        let draft = self.drafts.get_mut(index)?;
+        Some(draft.get_or_insert_with(|| Box::new(Draft::new(packet))))
+    }
+
+    fn place(&self, index: u32) -> Option<usize> {
+        usize::try_from(index).ok().filter(|index| *index < self.len)
+    }
+}
+
+impl State {
+    /// Counts a host call that moves so many octets. Every host function begins with it.
+    pub(super) fn charge(&mut self, octets: usize) -> Result<(), LimitPassed> {
+        let call = &mut self.call;
+        call.host_calls += 1;
+        if call.host_calls > self.limits.host_calls_max {
+            let (actual, allowed) = (call.host_calls, self.limits.host_calls_max);
+            return Err(LimitPassed { limit: "host_calls_max", actual, allowed });
+        }
+        call.moved_octets = call.moved_octets.saturating_add(octets);
+        if call.moved_octets > self.limits.moved_octets_max {
+            let (actual, allowed) = (wide(call.moved_octets), wide(self.limits.moved_octets_max));
+            return Err(LimitPassed { limit: "moved_octets_max", actual, allowed });
+        }
+        Ok(())
+    }
+
+    /// Refuses a handle that outlived its call.
+    pub(super) fn check_batch(&self, handle: &Resource<BatchHandle>) -> Result<(), Misuse> {
+        if handle.rep() == self.call.number { Ok(()) } else { Err(Misuse::StaleBatch) }
+    }
+}
+
+pub(super) fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+/// What a store has of memories and tables. wasmtime's own limits are per memory; these are for all together.
+#[derive(Debug)]
+pub(super) struct Memory {
+    octets: usize,
+    octets_max: usize,
+    elements: usize,
+    elements_max: usize,
+    /// A growth was refused since the last call began: what the guest does next is likely to trap.
+    pub(super) refused: Option<LimitPassed>,
+}
+
+impl Memory {
+    pub(super) const fn new(limits: &Limits) -> Self {
+        Self {
+            octets: 0,
+            octets_max: limits.memory_octets_max,
+            elements: 0,
+            elements_max: limits.table_elements_max,
+            refused: None,
+        }
+    }
+
+    /// Octets of all memories.
+    pub(super) const fn octets(&self) -> usize {
+        self.octets
+    }
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let octets = self.octets.saturating_add(desired.saturating_sub(current));
+        if octets > self.octets_max {
+            let (actual, allowed) = (wide(octets), wide(self.octets_max));
+            self.refused = Some(LimitPassed { limit: "memory_octets_max", actual, allowed });
+            return Ok(false);
+        }
+        self.octets = octets;
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        let elements = self.elements.saturating_add(desired.saturating_sub(current));
+        if elements > self.elements_max {
+            let (actual, allowed) = (wide(elements), wide(self.elements_max));
+            self.refused = Some(LimitPassed { limit: "table_elements_max", actual, allowed });
+            return Ok(false);
+        }
+        self.elements = elements;
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        usize::try_from(CORE_INSTANCES_MAX).unwrap_or(usize::MAX)
+    }
+
+    fn tables(&self) -> usize {
+        usize::try_from(TABLES_MAX).unwrap_or(usize::MAX)
+    }
+
+    fn memories(&self) -> usize {
+        usize::try_from(MEMORIES_MAX).unwrap_or(usize::MAX)
+    }
+}

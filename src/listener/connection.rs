@@ -1,0 +1,249 @@
+//! The actor that owns one TCP connection of an agent.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::{Duration, Instant};
+
+use actix::fut::ActorFutureExt;
+use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, StreamHandler, WrapFuture};
+use bytes::Bytes;
+use futures_core::Stream;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::CONNECTION_BATCHES_MAX;
+use super::intake::{Intake, Tally, received};
+use super::limits::Admitted;
+use super::tcp::Shared;
+use crate::config::Transport;
+use crate::ledger::{CloseReason, ListenerCount};
+use crate::message::{Batch, Drain, wall_clock};
+use crate::wire::{FrameError, Framer, RejectReason};
+
+/// Octets that one read may bring: enough for the largest packet.
+const READ_OCTETS: usize = 64 << 10;
+
+/// Owns one connection: reads, cuts packets, decodes them and hands them on. It reads on when its batches are done,
+/// so an agent feels that a chain is slow, and nobody else does.
+pub(super) struct Connection {
+    stream: Rc<TcpStream>,
+    peer: SocketAddr,
+    local: SocketAddr,
+    framer: Framer,
+    intake: Intake,
+    shared: Rc<Shared>,
+    room: Arc<Semaphore>,
+    /// For the next batch. Nothing is read without it.
+    permit: Option<OwnedSemaphorePermit>,
+    last_read: Instant,
+    closed: Option<CloseReason>,
+    drained: Vec<oneshot::Sender<()>>,
+    _admitted: Admitted,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        peer: SocketAddr,
+        local: SocketAddr,
+        admitted: Admitted,
+        intake: Intake,
+        shared: Rc<Shared>,
+    ) -> Self {
+        let room = Arc::new(Semaphore::new(CONNECTION_BATCHES_MAX));
+        Self {
+            stream: Rc::new(stream),
+            peer,
+            local,
+            framer: Framer::new(shared.limits.hep_max_msg_chunks),
+            intake,
+            permit: Arc::clone(&room).try_acquire_owned().ok(),
+            shared,
+            room,
+            last_read: Instant::now(),
+            closed: None,
+            drained: Vec::new(),
+            _admitted: admitted,
+        }
+    }
+
+    /// One read, and what it brought.
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        let read = {
+            let mut arena = self.shared.arena.borrow_mut();
+            arena.reserve(READ_OCTETS);
+            self.stream.try_read_buf(&mut *arena).map(|_| arena.split().freeze())
+        };
+        match read {
+            Ok(octets) if octets.is_empty() => self.end_of_stream(ctx),
+            Ok(octets) => self.take(octets, ctx),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => {
+                tracing::debug!(listener = self.shared.name, peer = %self.peer, %error, "connection broken");
+                self.close(CloseReason::Broken, ctx);
+            }
+        }
+    }
+
+    fn end_of_stream(&mut self, ctx: &mut Context<Self>) {
+        let mid_packet = self.framer.partial_octets() > 0;
+        self.close(if mid_packet { CloseReason::PeerClosedMidPacket } else { CloseReason::PeerClosed }, ctx);
+    }
+
+    fn take(&mut self, octets: Bytes, ctx: &mut Context<Self>) {
+        self.last_read = Instant::now();
+        let origin = self.intake.origin(Transport::Tcp, self.peer, self.local, wall_clock());
+        let mut tally = Tally::default();
+        let mut packets = Vec::new();
+        self.framer.push(octets);
+        let end = loop {
+            match self.framer.next_packet() {
+                Ok(Some(octets)) => {
+                    let packet = self.intake.take(octets, self.peer, self.last_read, &mut tally);
+                    packets.extend(packet.map(|packet| received(packet, origin)));
+                }
+                Ok(None) => break None,
+                Err(error) => break Some(error),
+            }
+        };
+        if let Some(error) = end {
+            self.intake.reject_unread(reject_reason(error), self.framer.partial_octets(), &mut tally);
+        }
+        let count = packets.len();
+        self.intake.count(tally, count, true);
+        if count > 0 {
+            let permit = self.permit.take();
+            if self.shared.chains.try_send(Batch { packets, permit }).is_err() {
+                self.intake.count_lost(count);
+            }
+        }
+        match end {
+            Some(error) => self.break_off(error, ctx),
+            None if !self.drained.is_empty() && self.framer.partial_octets() == 0 => {
+                self.close(CloseReason::Stopping, ctx);
+            }
+            None => self.wait_for_room(ctx),
+        }
+    }
+
+    /// Before the next read there must be room for its batch. Meanwhile this actor does nothing else.
+    fn wait_for_room(&mut self, ctx: &mut Context<Self>) {
+        if self.permit.is_some() {
+            return;
+        }
+        let room = Arc::clone(&self.room);
+        self.permit = Arc::clone(&room).try_acquire_owned().ok();
+        if self.permit.is_none() {
+            let permit = async move { room.acquire_owned().await.ok() };
+            ctx.wait(permit.into_actor(self).map(|permit, connection, _| connection.permit = permit));
+        }
+    }
+
+    fn break_off(&mut self, error: FrameError, ctx: &mut Context<Self>) {
+        let reason = match error {
+            FrameError::NotHep { .. } => CloseReason::NotHep,
+            FrameError::StatedLength { .. } => CloseReason::StatedLength,
+            FrameError::TooManyReads { .. } => CloseReason::TooManyReads,
+        };
+        if let Some(unsaid) = self.shared.said.borrow_mut().say(self.last_read) {
+            let (listener, peer) = (self.shared.name.as_str(), self.peer);
+            tracing::warn!(listener, %peer, reason = reason.as_str(), unsaid, "connection closed: {error}");
+        }
+        self.close_counted(reason, ctx);
+    }
+
+    /// Closes, and counts a packet of which only the beginning came.
+    fn close(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {
+        let partial = self.framer.partial_octets();
+        if partial > 0 && self.closed.is_none() {
+            let mut tally = Tally::default();
+            self.intake.reject_unread(RejectReason::Truncated, partial, &mut tally);
+            self.intake.count(tally, 0, true);
+        }
+        self.close_counted(reason, ctx);
+    }
+
+    fn close_counted(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {
+        self.closed.get_or_insert(reason);
+        ctx.stop();
+    }
+
+    fn watch_idle(&mut self, after: Duration, ctx: &mut Context<Self>) {
+        ctx.run_later(after, |connection, ctx| {
+            let idle = connection.shared.limits.idle;
+            match idle.checked_sub(connection.last_read.elapsed()) {
+                Some(left) if !left.is_zero() => connection.watch_idle(left, ctx),
+                _ => connection.close(CloseReason::Idle, ctx),
+            }
+        });
+    }
+}
+
+const fn reject_reason(error: FrameError) -> RejectReason {
+    match error {
+        FrameError::NotHep { .. } => RejectReason::NotHep,
+        FrameError::StatedLength { .. } => RejectReason::StatedLength,
+        FrameError::TooManyReads { .. } => RejectReason::Truncated,
+    }
+}
+
+impl Actor for Connection {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        Self::add_stream(Readable { stream: Rc::clone(&self.stream) }, ctx);
+        self.watch_idle(self.shared.limits.idle, ctx);
+    }
+
+    fn stopped(&mut self, _: &mut Self::Context) {
+        let reason = self.closed.unwrap_or(CloseReason::Stopping);
+        let writing = self.shared.page.write();
+        writing.listener(self.shared.id, ListenerCount::Closed(reason), 1);
+        writing.listener_less(self.shared.id, ListenerCount::Open, 1);
+    }
+}
+
+/// The connection has octets, or its end.
+struct HasOctets;
+
+impl StreamHandler<HasOctets> for Connection {
+    fn handle(&mut self, _: HasOctets, ctx: &mut Self::Context) {
+        self.read(ctx);
+    }
+}
+
+impl Handler<Drain> for Connection {
+    type Result = ResponseFuture<()>;
+
+    /// Reads on until the packet at hand is whole, then closes.
+    fn handle(&mut self, _: Drain, ctx: &mut Self::Context) -> Self::Result {
+        let (done, wait) = oneshot::channel();
+        self.drained.push(done);
+        if self.framer.partial_octets() == 0 {
+            self.close(CloseReason::Stopping, ctx);
+        }
+        Box::pin(async move {
+            // The sender goes with the actor: either way it has ended.
+            let _ = wait.await;
+        })
+    }
+}
+
+/// Says that the connection is readable.
+struct Readable {
+    stream: Rc<TcpStream>,
+}
+
+impl Stream for Readable {
+    type Item = HasOctets;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<HasOctets>> {
+        // An error shows again when we read.
+        let _ = ready!(self.stream.poll_read_ready(cx));
+        Poll::Ready(Some(HasOctets))
+    }
+}

@@ -1,0 +1,134 @@
+//! From octets to a counted batch: what UDP and TCP have in common.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use crate::config::{ListenerId, Transport};
+use crate::ledger::{DropReason, ListenerCount, Page};
+use crate::message::{Origin, Received};
+use crate::pace::Repeated;
+use crate::wire::{CapturedAt, Packet, RejectReason, Rejected, decode};
+
+/// Log lines about packets that were rejected, for each listener and worker: a flood of garbage must not become a
+/// flood of lines. All are counted.
+const REJECTED_LINES_MAX: u32 = 5;
+const REJECTED_WINDOW: Duration = Duration::from_secs(10);
+
+/// Decodes and counts what a listener takes in.
+#[derive(Debug)]
+pub struct Intake {
+    id: ListenerId,
+    name: String,
+    page: Rc<Page>,
+    said: Repeated,
+}
+
+/// What a batch brought, to be counted at once.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    received: u64,
+    octets: u64,
+    trimmed: u64,
+    keep_alives: u64,
+    rejected: Vec<RejectReason>,
+}
+
+impl Intake {
+    /// For the listener of that id and name, counting on that page.
+    #[must_use]
+    pub fn new(id: ListenerId, name: &str, page: Rc<Page>) -> Self {
+        Self { id, name: name.to_owned(), page, said: Repeated::new(REJECTED_LINES_MAX, REJECTED_WINDOW) }
+    }
+
+    pub(super) const fn id(&self) -> ListenerId {
+        self.id
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn page(&self) -> &Page {
+        &self.page
+    }
+
+    /// Decodes one packet. `None`: it was rejected, or a keep-alive, and is in the tally.
+    pub(super) fn take(&mut self, octets: Bytes, peer: SocketAddr, now: Instant, tally: &mut Tally) -> Option<Packet> {
+        let length = octets.len();
+        tally.received += 1;
+        tally.octets += wide(length);
+        match decode(octets) {
+            Ok(packet) if packet.is_keep_alive() => {
+                tally.keep_alives += 1;
+                None
+            }
+            Ok(packet) => {
+                tally.trimmed += wide(length - packet.octets().len());
+                Some(packet)
+            }
+            Err(rejected) => {
+                self.reject(&rejected, peer, now, tally);
+                None
+            }
+        }
+    }
+
+    fn reject(&mut self, rejected: &Rejected, peer: SocketAddr, now: Instant, tally: &mut Tally) {
+        tally.rejected.push(rejected.reason());
+        if let Some(unsaid) = self.said.say(now) {
+            let (listener, reason) = (self.name.as_str(), rejected.reason().as_str());
+            tracing::warn!(listener, %peer, reason, unsaid, "rejected: {rejected}");
+        }
+    }
+
+    /// Counts a packet that never came to be decoded: the stream broke in it, or before it.
+    pub(super) fn reject_unread(&mut self, reason: RejectReason, octets: usize, tally: &mut Tally) {
+        tally.received += 1;
+        tally.octets += wide(octets);
+        tally.rejected.push(reason);
+    }
+
+    /// Counts a batch. `packets` of it go to the chains if there was `room`, and are dropped otherwise.
+    pub(super) fn count(&self, tally: Tally, packets: usize, room: bool) {
+        let writing = self.page.write();
+        let add = |count, n| writing.listener(self.id, count, n);
+        add(ListenerCount::Received, tally.received);
+        add(ListenerCount::ReceivedOctets, tally.octets);
+        add(ListenerCount::TrimmedOctets, tally.trimmed);
+        add(ListenerCount::Dropped(DropReason::KeepAlive), tally.keep_alives);
+        for reason in tally.rejected {
+            add(ListenerCount::Rejected(reason), 1);
+        }
+        let kept = if room { ListenerCount::Queued } else { ListenerCount::Dropped(DropReason::ChainFull) };
+        add(kept, wide(packets));
+    }
+
+    /// Counts a batch out that could not be sent after all: the chains are gone, or their mailbox is full.
+    pub(super) fn count_lost(&self, packets: usize) {
+        let writing = self.page.write();
+        writing.listener_less(self.id, ListenerCount::Queued, wide(packets));
+        writing.listener(self.id, ListenerCount::Dropped(DropReason::ChainFull), wide(packets));
+    }
+
+    pub(super) const fn origin(
+        &self,
+        transport: Transport,
+        peer: SocketAddr,
+        local: SocketAddr,
+        received_at: CapturedAt,
+    ) -> Origin {
+        Origin { listener: Some(self.id), transport, peer, local, received_at }
+    }
+}
+
+/// A packet and how it came.
+pub(super) const fn received(packet: Packet, origin: Origin) -> Received {
+    Received { packet, origin }
+}
+
+pub(super) fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

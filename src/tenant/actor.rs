@@ -1,0 +1,385 @@
+//! The actor of this layer: on each worker one, with a chain of each tenant.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+
+use super::chain::{Chain, Counts, Done, Lane, Ran, Run, wide};
+use super::seat::Tally;
+use super::slow::{ChainId, Finished, Job, SlowLane, Submitted};
+use super::table::TenantTable;
+use crate::config::{CollectorId, LaneChoice, ListenerId, TenantId, Transport};
+use crate::filter::{Sent, Work};
+use crate::ledger::{CollectorCount, DropReason, FaultKind, ListenerCount, Page, TenantCount, Writing};
+use crate::message::{Batch, Drain, Outlet, Received};
+
+/// Results of the slow lane that may wait for their worker; the slow thread waits with the next one.
+const RESULTS_MAX: usize = 64;
+
+/// A tenant on this worker.
+#[derive(Debug)]
+pub struct Home {
+    /// `None` while it is in the slow lane.
+    chain: Option<Chain>,
+    /// What came while the chain was on its way home.
+    limbo: VecDeque<Job>,
+    route: Vec<CollectorId>,
+    lane: LaneChoice,
+    /// Filters that tick, by their place in the chain.
+    ticks: Vec<(usize, Duration)>,
+}
+
+impl Home {
+    /// A tenant whose chain is at home. `ticks`: filters that are to be called without packets, by their place.
+    #[must_use]
+    pub fn new(chain: Chain, route: Vec<CollectorId>, lane: LaneChoice, ticks: Vec<(usize, Duration)>) -> Self {
+        Self { chain: Some(chain), limbo: VecDeque::new(), route, lane, ticks }
+    }
+}
+
+/// The chains of one worker.
+pub struct Chains {
+    worker: usize,
+    page: Rc<Page>,
+    table: TenantTable,
+    homes: Vec<Home>,
+    /// By collector.
+    outlets: Vec<Outlet>,
+    slow: Arc<SlowLane>,
+    results: mpsc::Sender<Finished>,
+    incoming_results: Option<mpsc::Receiver<Finished>>,
+    /// Jobs that the slow lane has of ours.
+    away: usize,
+    drained: Vec<oneshot::Sender<()>>,
+    mailbox_batches: usize,
+}
+
+impl std::fmt::Debug for Chains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chains").field("worker", &self.worker).field("homes", &self.homes).finish_non_exhaustive()
+    }
+}
+
+impl Chains {
+    /// The chains of one worker. `homes` are in the order of the tenants, `outlets` in that of the collectors.
+    /// `mailbox_batches` is how many batches all listeners and connections together may have under way to it.
+    #[must_use]
+    pub fn new(
+        worker: usize,
+        page: Rc<Page>,
+        table: TenantTable,
+        homes: Vec<Home>,
+        outlets: Vec<Outlet>,
+        slow: Arc<SlowLane>,
+        mailbox_batches: usize,
+    ) -> Self {
+        let (results, incoming_results) = mpsc::channel(RESULTS_MAX);
+        Self {
+            worker,
+            page,
+            table,
+            homes,
+            outlets,
+            slow,
+            results,
+            incoming_results: Some(incoming_results),
+            away: 0,
+            drained: Vec::new(),
+            mailbox_batches,
+        }
+    }
+
+    /// Finds the tenants of a batch's packets and counts them in.
+    fn sort(&mut self, packets: Vec<Received>) -> Vec<(TenantId, Vec<Received>)> {
+        let mut sorted: Vec<(TenantId, Vec<Received>)> = Vec::new();
+        let writing = self.page.write();
+        // Packets of one sender, one after the other, are nearly always all of one tenant: one list, taken as it is.
+        let mut tenants = Vec::with_capacity(packets.len());
+        for received in &packets {
+            let listener = received.origin.listener.unwrap_or(ListenerId(usize::MAX));
+            let tenant = self.table.find(listener, received.origin.peer.ip());
+            count_in(&writing, listener, tenant, received);
+            tenants.push(tenant);
+        }
+        if let Some(first) = tenants.first().copied()
+            && tenants.iter().all(|tenant| *tenant == first)
+        {
+            return first.map(|tenant| (tenant, packets)).into_iter().collect();
+        }
+        for (received, tenant) in packets.into_iter().zip(tenants) {
+            let Some(tenant) = tenant else { continue };
+            match sorted.iter_mut().find(|(other, _)| *other == tenant) {
+                Some((_, packets)) => packets.push(received),
+                None => sorted.push((tenant, vec![received])),
+            }
+        }
+        sorted
+    }
+
+    fn process(&mut self, tenant: TenantId, job: Job, bounded: bool) {
+        let worker = self.worker;
+        let Some(home) = self.homes.get_mut(tenant.0) else { return };
+        if let LaneChoice::Slow = home.lane
+            && let Some(chain) = home.chain.take_if(|chain| !chain.is_empty())
+        {
+            self.slow.enter(ChainId { tenant, worker }, chain, self.results.clone(), false);
+        }
+        if home.chain.is_some() {
+            self.run_here(tenant, job);
+        } else {
+            self.submit(tenant, job, bounded);
+        }
+    }
+
+    fn run_here(&mut self, tenant: TenantId, job: Job) {
+        let Some(home) = self.homes.get_mut(tenant.0) else { return };
+        let Some(chain) = &mut home.chain else { return };
+        let may_move = home.lane == LaneChoice::Auto;
+        let mut tally = Tally::new();
+        match job {
+            Job::Batch(run, permit) => match chain.run(run, Lane::Fast, may_move, &mut tally) {
+                Ran::Through(done) => self.settle_batch(tenant, done, tally),
+                Ran::TooSlow(run) => {
+                    self.count(tally);
+                    self.move_to_slow_lane(tenant);
+                    self.submit(tenant, Job::Batch(run, permit), false);
+                }
+            },
+            Job::Tick(seat) => match chain.tick(seat, Lane::Fast, &mut tally) {
+                Ok(sent) => self.settle_sent(sent, tally),
+                Err(fault) => {
+                    self.count(tally);
+                    if may_move && fault.kind == FaultKind::Deadline {
+                        self.move_to_slow_lane(tenant);
+                    }
+                }
+            },
+        }
+    }
+
+    fn move_to_slow_lane(&mut self, tenant: TenantId) {
+        let worker = self.worker;
+        let Some(chain) = self.homes.get_mut(tenant.0).and_then(|home| home.chain.take()) else { return };
+        tracing::debug!(tenant = tenant.0, worker, "chain moved to the slow lane");
+        self.slow.enter(ChainId { tenant, worker }, chain, self.results.clone(), true);
+    }
+
+    fn submit(&mut self, tenant: TenantId, job: Job, bounded: bool) {
+        match self.slow.submit(ChainId { tenant, worker: self.worker }, job, bounded) {
+            Submitted::Waiting => self.away += 1,
+            Submitted::Full(Job::Batch(run, _)) => {
+                let packets = wide(run.len());
+                let writing = self.page.write();
+                writing.tenant_less(tenant, TenantCount::InFlight, packets);
+                writing.tenant(tenant, TenantCount::Dropped(DropReason::SlowLaneFull), packets);
+            }
+            Submitted::Full(Job::Tick(_)) => {}
+            Submitted::Gone(job) => {
+                if let Some(home) = self.homes.get_mut(tenant.0) {
+                    home.limbo.push_back(job);
+                }
+            }
+        }
+    }
+
+    fn take_home(&mut self, tenant: TenantId, chain: Chain) {
+        tracing::debug!(tenant = tenant.0, worker = self.worker, "chain is back in the fast lane");
+        let Some(home) = self.homes.get_mut(tenant.0) else { return };
+        home.chain = Some(chain);
+        for job in std::mem::take(&mut home.limbo) {
+            self.process(tenant, job, false);
+        }
+    }
+
+    /// Hands a batch that is through to where it goes, and counts it out.
+    fn settle_batch(&mut self, tenant: TenantId, done: Done, tally: Tally) {
+        let Done { work, sent, counts } = done;
+        let routed = wide(work.len());
+        let mut deliveries = self.deliver_sent(sent);
+        let route = self.homes.get(tenant.0).map(|home| home.route.as_slice()).unwrap_or_default();
+        if routed > 0 {
+            let packets = Arc::new(work.packets);
+            for id in route {
+                if let Some(outlet) = self.outlets.get(id.0) {
+                    let taken = outlet.offer(Arc::clone(&packets));
+                    deliveries.push(Delivery { to: *id, packets: routed, from_filter: false, taken });
+                }
+            }
+        }
+        let writing = self.page.write();
+        count_out(&writing, tenant, counts, routed, !route.is_empty());
+        count_deliveries(&writing, &deliveries);
+        count_tally(&writing, tally);
+    }
+
+    fn settle_sent(&mut self, sent: Vec<Sent>, tally: Tally) {
+        let deliveries = self.deliver_sent(sent);
+        let writing = self.page.write();
+        count_deliveries(&writing, &deliveries);
+        count_tally(&writing, tally);
+    }
+
+    /// Hands what filters sent to the collectors, in one list for each.
+    fn deliver_sent(&self, sent: Vec<Sent>) -> Vec<Delivery> {
+        let mut lists: Vec<(CollectorId, Vec<Received>)> = Vec::new();
+        for Sent { to, packet } in sent {
+            match lists.iter_mut().find(|(other, _)| *other == to) {
+                Some((_, packets)) => packets.push(packet),
+                None => lists.push((to, vec![packet])),
+            }
+        }
+        let mut deliveries = Vec::new();
+        for (to, list) in lists {
+            let packets = wide(list.len());
+            let taken = self.outlets.get(to.0).is_some_and(|outlet| outlet.offer(Arc::new(list)));
+            deliveries.push(Delivery { to, packets, from_filter: true, taken });
+        }
+        deliveries
+    }
+
+    fn count(&self, tally: Tally) {
+        count_tally(&self.page.write(), tally);
+    }
+
+    fn answer_drains(&mut self) {
+        if self.away == 0 && self.homes.iter().all(|home| home.limbo.is_empty()) {
+            for drained in self.drained.drain(..) {
+                // Who asked may have lost patience.
+                let _ = drained.send(());
+            }
+        }
+    }
+}
+
+/// Packets handed, or not handed, to a collector.
+struct Delivery {
+    to: CollectorId,
+    packets: u64,
+    from_filter: bool,
+    taken: bool,
+}
+
+fn count_in(writing: &Writing<'_>, listener: ListenerId, tenant: Option<TenantId>, received: &Received) {
+    writing.listener_less(listener, ListenerCount::Queued, 1);
+    match tenant {
+        Some(tenant) => {
+            writing.listener(listener, ListenerCount::Accepted, 1);
+            writing.tenant(tenant, TenantCount::Received, 1);
+            writing.tenant(tenant, TenantCount::ReceivedOctets, wide(received.packet.octets().len()));
+            writing.tenant(tenant, TenantCount::InFlight, 1);
+        }
+        None => writing.listener(listener, ListenerCount::Dropped(DropReason::NoTenant), 1),
+    }
+}
+
+fn count_out(writing: &Writing<'_>, tenant: TenantId, counts: Counts, routed: u64, has_route: bool) {
+    let Counts { dropped, failed, skipped } = counts;
+    writing.tenant_less(tenant, TenantCount::InFlight, dropped + failed + skipped + routed);
+    writing.tenant(tenant, TenantCount::FilterDropped, dropped);
+    writing.tenant(tenant, TenantCount::Dropped(DropReason::FilterFailed), failed);
+    writing.tenant(tenant, TenantCount::Skipped, skipped);
+    let count = if has_route { TenantCount::Routed } else { TenantCount::Dropped(DropReason::NoRoute) };
+    writing.tenant(tenant, count, routed);
+}
+
+fn count_deliveries(writing: &Writing<'_>, deliveries: &[Delivery]) {
+    for Delivery { to, packets, from_filter, taken } in deliveries {
+        writing.collector(*to, CollectorCount::Accepted, *packets);
+        if *from_filter {
+            writing.collector(*to, CollectorCount::FromFilters, *packets);
+        }
+        let count = if *taken { CollectorCount::Waiting } else { CollectorCount::Dropped(DropReason::MailboxFull) };
+        writing.collector(*to, count, *packets);
+    }
+}
+
+fn count_tally(writing: &Writing<'_>, tally: Tally) {
+    for (seat, count, n) in tally {
+        writing.seat(seat, count, n);
+    }
+}
+
+impl Actor for Chains {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.mailbox_batches);
+        if let Some(results) = self.incoming_results.take() {
+            Self::add_stream(Results(results), ctx);
+        }
+        for (index, home) in self.homes.iter().enumerate() {
+            for (seat, every) in home.ticks.clone() {
+                let tenant = TenantId(index);
+                ctx.run_interval(every, move |chains, _| chains.process(tenant, Job::Tick(seat), true));
+            }
+        }
+    }
+}
+
+impl Handler<Batch> for Chains {
+    type Result = ();
+
+    fn handle(&mut self, batch: Batch, _: &mut Self::Context) {
+        let Batch { packets, permit } = batch;
+        let over_udp = packets.first().is_some_and(|received| received.origin.transport == Transport::Udp);
+        // A UDP listener gets its permit back at once: what waits in the slow lane is bounded there, by tenant, so
+        // that no tenant can use up what all of them share. A connection gets it back when its batch is done.
+        let permit: Option<Arc<OwnedSemaphorePermit>> = permit.filter(|_| !over_udp).map(Arc::new);
+        for (tenant, packets) in self.sort(packets) {
+            let job = Job::Batch(Run::new(Work::new(packets)), permit.clone());
+            self.process(tenant, job, over_udp);
+        }
+    }
+}
+
+impl StreamHandler<Finished> for Chains {
+    fn handle(&mut self, finished: Finished, _: &mut Self::Context) {
+        match finished {
+            Finished::Batch(tenant, done, tally) => {
+                self.away = self.away.saturating_sub(1);
+                self.settle_batch(tenant, done, tally);
+            }
+            Finished::Tick(sent, tally) => {
+                self.away = self.away.saturating_sub(1);
+                self.settle_sent(sent, tally);
+            }
+            Finished::Home(tenant, chain) => self.take_home(tenant, chain),
+        }
+        self.answer_drains();
+    }
+
+    /// We hold a sender ourselves, so the stream does not end before we do.
+    fn finished(&mut self, _: &mut Self::Context) {}
+}
+
+impl Handler<Drain> for Chains {
+    type Result = ResponseFuture<()>;
+
+    fn handle(&mut self, _: Drain, _: &mut Self::Context) -> Self::Result {
+        let (drained, wait) = oneshot::channel();
+        self.drained.push(drained);
+        self.answer_drains();
+        Box::pin(async move {
+            // An error means that the chains are gone: then there is nothing left to wait for.
+            let _ = wait.await;
+        })
+    }
+}
+
+/// A receiver as a stream.
+struct Results(mpsc::Receiver<Finished>);
+
+impl futures_core::Stream for Results {
+    type Item = Finished;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Finished>> {
+        self.0.poll_recv(cx)
+    }
+}

@@ -1,0 +1,269 @@
+//! A tenant's filters, one after the other over a batch: the callback rule of `proto_hep`.
+//!
+//! Every filter runs; one that fails is counted and the others go on; `skip` from any of them keeps the packet from the
+//! route; `drop` ends it at once. What becomes of a packet that a filter failed on is that filter's `on_error`. If it
+//! leaves that open, the packet goes on, and if all filters that leave it open failed, the tenant's `on_error` decides.
+
+use std::time::{Duration, Instant};
+
+use super::seat::{Moment, NoOutcome, Seat, Tally};
+use crate::config::OnError;
+use crate::filter::{Fault, Outcome, Sent, Verdict, Work};
+use crate::ledger::{FaultKind, SeatCount};
+use crate::message::wall_clock;
+
+/// Packets of one call. Measured: a batch of 32 has nearly all of the gain of a large one, and 64 are what a listener
+/// takes at once.
+const CALL_PACKETS_MAX: usize = 64;
+/// Octets of one call's packets, unless it is a single one: a guest that copies them all needs no more memory than this.
+const CALL_OCTETS_MAX: usize = 1 << 20;
+/// Instances that one batch may use up while the packet that traps is looked for: enough to find one in 64 (6 halvings,
+/// each at the price of one instance) twice over.
+const RESTARTS_MAX: u32 = 16;
+
+/// Where a chain runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lane {
+    /// On the worker's own thread, with a short deadline.
+    Fast,
+    /// On a thread that only runs guests, with the full one.
+    Slow,
+}
+
+/// A tenant's filters.
+#[derive(Debug)]
+pub struct Chain {
+    seats: Vec<Seat>,
+    on_error: OnError,
+    /// The longest call since [`Chain::take_longest_call`].
+    longest_call: Duration,
+}
+
+/// A batch on its way through a chain.
+#[derive(Debug, Default)]
+pub(super) struct Run {
+    pub(super) work: Work,
+    /// The filter that is at it.
+    seat: usize,
+    /// Packets that this filter is done with.
+    done: usize,
+    /// What the filters sent so far.
+    sent: Vec<Sent>,
+    counts: Counts,
+}
+
+/// What became of the packets that are no longer in the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Counts {
+    /// Dropped by a verdict.
+    pub(super) dropped: u64,
+    /// Dropped because a filter failed.
+    pub(super) failed: u64,
+    /// Kept from the route.
+    pub(super) skipped: u64,
+}
+
+/// A batch that has been through a chain.
+#[derive(Debug, Default)]
+pub(super) struct Done {
+    /// For the route.
+    pub(super) work: Work,
+    pub(super) sent: Vec<Sent>,
+    pub(super) counts: Counts,
+}
+
+/// How far a batch came.
+#[derive(Debug)]
+pub(super) enum Ran {
+    /// Through the chain.
+    Through(Done),
+    /// A filter missed the short deadline: the rest is to be done in the slow lane.
+    TooSlow(Run),
+}
+
+impl Run {
+    /// A batch that no filter has seen.
+    pub(super) fn new(work: Work) -> Self {
+        Self { work, ..Self::default() }
+    }
+
+    /// Packets that are still in it.
+    pub(super) fn len(&self) -> usize {
+        self.work.len()
+    }
+
+    /// Removes the packets that are gone, all of which the filter at hand is done with.
+    fn sweep(&mut self) {
+        let done = self.work.marks.get(..self.done).unwrap_or_default();
+        self.done = done.iter().filter(|mark| !mark.gone).count();
+        self.work.sweep();
+    }
+
+    /// The packets of the next call: how many from `done` on.
+    fn next_call(&self) -> usize {
+        let rest = self.work.packets.get(self.done..).unwrap_or_default();
+        let mut octets = 0;
+        let fits = rest.iter().take(CALL_PACKETS_MAX).take_while(|received| {
+            octets += received.packet.octets().len();
+            octets <= CALL_OCTETS_MAX
+        });
+        fits.count().max(rest.len().min(1))
+    }
+}
+
+impl Chain {
+    /// These filters in this order.
+    #[must_use]
+    pub const fn new(seats: Vec<Seat>, on_error: OnError) -> Self {
+        Self { seats, on_error, longest_call: Duration::ZERO }
+    }
+
+    /// Whether there is no filter in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.seats.is_empty()
+    }
+
+    /// Takes a batch through the filters, as far as it comes. `may_move`: a missed deadline ends the run here.
+    pub(super) fn run(&mut self, mut run: Run, lane: Lane, may_move: bool, tally: &mut Tally) -> Ran {
+        let at = Moment { lane, may_move, now: Instant::now(), wall: wall_clock() };
+        while run.seat < self.seats.len() {
+            while run.done < run.work.len() {
+                if !self.call(&mut run, at, tally) {
+                    return Ran::TooSlow(run);
+                }
+            }
+            run.seat += 1;
+            run.done = 0;
+        }
+        Ran::Through(self.finish(run))
+    }
+
+    /// Calls the `on-tick` of one filter. `Err`: it missed the short deadline.
+    pub(super) fn tick(&mut self, seat: usize, lane: Lane, tally: &mut Tally) -> Result<Vec<Sent>, Fault> {
+        let at = Moment { lane, may_move: false, now: Instant::now(), wall: wall_clock() };
+        let Some(seat) = self.seats.get_mut(seat) else { return Ok(Vec::new()) };
+        let began = Instant::now();
+        let result = seat.on_tick(at, tally);
+        self.longest_call = self.longest_call.max(began.elapsed());
+        match result {
+            Ok(outcome) => {
+                tally.push((seat.id(), SeatCount::Sent, wide(outcome.sent.len())));
+                Ok(outcome.sent)
+            }
+            Err(NoOutcome::Failed(fault)) => Err(fault),
+            Err(NoOutcome::Waiting) => Ok(Vec::new()),
+        }
+    }
+
+    /// The longest call since this was last asked.
+    pub(super) const fn take_longest_call(&mut self) -> Duration {
+        std::mem::replace(&mut self.longest_call, Duration::ZERO)
+    }
+
+    /// The shortest of the filters' short deadlines.
+    pub(super) fn fast_deadline(&self) -> Duration {
+        self.seats.iter().map(Seat::fast_deadline).min().unwrap_or(Duration::MAX)
+    }
+
+    /// One call for the packets from `run.done` on, and more of them if it traps: they are called again in halves until
+    /// the one that traps stands alone. `false`: it missed the short deadline.
+    fn call(&mut self, run: &mut Run, at: Moment, tally: &mut Tally) -> bool {
+        let Some(seat) = self.seats.get_mut(run.seat) else { return true };
+        let mut pending = vec![run.next_call()];
+        let mut restarts = RESTARTS_MAX;
+        while let Some(len) = pending.pop() {
+            let began = Instant::now();
+            let result = seat.on_batch(&mut run.work, run.done, len, at, tally);
+            self.longest_call = self.longest_call.max(began.elapsed());
+            match result {
+                Ok(outcome) => take_outcome(run, seat, len, outcome, tally),
+                Err(NoOutcome::Failed(fault)) if at.may_move && fault.kind == FaultKind::Deadline => {
+                    tally.push((seat.id(), SeatCount::MovedToSlowLane, 1));
+                    seat.forgive_start();
+                    run.sweep();
+                    return false;
+                }
+                Err(NoOutcome::Failed(fault)) if len > 1 && restarts > 0 && is_worth_halving(fault.kind) => {
+                    restarts -= 1;
+                    pending.push(len.div_ceil(2));
+                    pending.push(len / 2);
+                    continue;
+                }
+                Err(_) => take_failure(run, seat, len, tally),
+            }
+            run.done += len;
+        }
+        run.sweep();
+        true
+    }
+
+    /// What the chain as a whole says of each packet.
+    fn finish(&self, mut run: Run) -> Done {
+        let undecided = self.seats.iter().filter(|seat| seat.on_error().is_none()).count();
+        let all_failed = |failures: u32| undecided > 0 && usize::try_from(failures).unwrap_or(usize::MAX) >= undecided;
+        for mark in &mut run.work.marks {
+            if self.on_error == OnError::Drop && all_failed(mark.failures) {
+                mark.gone = true;
+                run.counts.failed += 1;
+            } else if mark.skipped {
+                run.counts.skipped += 1;
+            }
+        }
+        run.work.keep(|mark| !mark.gone && !mark.skipped);
+        Done { work: run.work, sent: run.sent, counts: run.counts }
+    }
+}
+
+/// A trap is the fault of a packet, and the others need not suffer for it. Time is not: to try again would cost the
+/// deadline each time.
+const fn is_worth_halving(kind: FaultKind) -> bool {
+    matches!(kind, FaultKind::Trap | FaultKind::Limit | FaultKind::BadResult | FaultKind::HostPanic)
+}
+
+fn take_outcome(run: &mut Run, seat: &Seat, len: usize, outcome: Outcome, tally: &mut Tally) {
+    let marks = run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default();
+    let (mut skipped, mut dropped) = (0, 0);
+    for (mark, verdict) in marks.iter_mut().zip(&outcome.verdicts) {
+        match verdict {
+            Verdict::Pass => {}
+            Verdict::Skip => {
+                mark.skipped = true;
+                skipped += 1;
+            }
+            Verdict::Drop => {
+                mark.gone = true;
+                dropped += 1;
+            }
+        }
+    }
+    run.counts.dropped += dropped;
+    let packets = wide(len);
+    tally.extend([
+        (seat.id(), SeatCount::Packets, packets),
+        (seat.id(), SeatCount::Passed, packets - skipped - dropped),
+        (seat.id(), SeatCount::Skipped, skipped),
+        (seat.id(), SeatCount::Dropped, dropped),
+        (seat.id(), SeatCount::Edited, wide(outcome.edited)),
+        (seat.id(), SeatCount::Sent, wide(outcome.sent.len())),
+    ]);
+    run.sent.extend(outcome.sent);
+}
+
+fn take_failure(run: &mut Run, seat: &Seat, len: usize, tally: &mut Tally) {
+    for mark in run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default() {
+        match seat.on_error() {
+            Some(OnError::Pass) => {}
+            Some(OnError::Drop) => {
+                mark.gone = true;
+                run.counts.failed += 1;
+            }
+            None => mark.failures += 1,
+        }
+    }
+    tally.push((seat.id(), SeatCount::Failed, wide(len)));
+}
+
+pub(super) fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,17 @@
+//! Who owns a packet, and what it goes through: the tenants' rules, their chains of filters in the two lanes, and
+//! their routes.
+//!
+//! [`Chains`] is the actor: one on each worker, with a chain of each tenant. It is a shell over [`TenantTable`] (whose
+//! is it), [`Chain`] (what the filters say) and [`SlowLane`] (where chains run that missed a deadline).
+
+mod actor;
+mod chain;
+mod seat;
+mod slow;
+mod table;
+
+pub use actor::{Chains, Home};
+pub use chain::{Chain, Lane};
+pub use seat::Seat;
+pub use slow::SlowLane;
+pub use table::TenantTable;

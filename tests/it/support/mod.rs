@@ -1,0 +1,3 @@
+//! What several of the test modules need.
+
+pub mod guest;
