@@ -1,10 +1,21 @@
-//! hepgate
-pub mod collector;
-pub mod config;
-pub mod filter;
-pub mod ledger;
-pub mod listener;
-pub mod message;
+#![doc = include_str!("README.md")]
+
 pub mod pace;
-pub mod tenant;
 pub mod wire;
+
+pub mod config;
+
+pub mod ledger;
+pub mod message;
+
+pub mod filter;
+
+pub mod collector;
+pub mod listener;
+pub mod tenant;
+
+pub mod admin;
+
+pub mod gateway;
+
+pub mod cli;

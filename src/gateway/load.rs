@@ -1,0 +1,82 @@
+//! The sandbox and the filters: loaded, checked, and each started once for trial, before anything else is.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::GatewayError;
+use crate::config::{Config, Filter as FilterConfig, FilterId};
+use crate::filter::{Filter, Grant, Host, LogLevel, Size};
+use crate::message::{Backlog, wall_clock};
+
+/// The filters of a configuration, in its order.
+#[derive(Debug)]
+pub struct LoadedFilters {
+    filters: Vec<Arc<Filter>>,
+}
+
+impl LoadedFilters {
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Arc<Filter>] {
+        &self.filters
+    }
+
+    pub(super) fn get(&self, id: FilterId) -> Option<&Arc<Filter>> {
+        self.filters.get(id.0)
+    }
+}
+
+/// Compiles and checks every filter, and starts each once within its `init_deadline`: a filter that does not like its
+/// configuration says so now.
+///
+/// # Errors
+/// [`GatewayError`]: about the first filter that cannot be run.
+pub fn load(config: &Config, workers: usize) -> Result<LoadedFilters, GatewayError> {
+    let host = Host::new(&size(config, workers))?;
+    let listeners: Arc<[String]> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+    let mut filters = Vec::new();
+    for filter in &config.filters {
+        let loaded = host.load(filter, config.proto_hep.hep_capture_id.into(), Arc::clone(&listeners))?;
+        try_out(config, filter, &loaded)?;
+        filters.push(loaded);
+    }
+    Ok(LoadedFilters { filters })
+}
+
+fn try_out(config: &Config, filter: &FilterConfig, loaded: &Arc<Filter>) -> Result<(), GatewayError> {
+    let name = |id: &crate::config::CollectorId| config.collectors.get(id.0).map(|collector| collector.name.clone());
+    let grants =
+        filter.collectors.iter().filter_map(|id| Some(Grant { id: *id, name: name(id)?, backlog: Backlog::new(0) }));
+    let mut lines = Vec::new();
+    let started = loaded.start(grants.collect(), filter.limits.init_deadline, wall_clock(), &mut lines);
+    for line in lines {
+        // What it says when it starts well it says again in its first real start.
+        if line.level == LogLevel::Error || started.is_err() {
+            tracing::error!(filter = filter.name, "{}", line.text);
+        }
+    }
+    match started {
+        Ok(_) => Ok(()),
+        Err(fault) => Err(GatewayError::Trial { filter: filter.name.clone(), reason: fault.text }),
+    }
+}
+
+fn size(config: &Config, workers: usize) -> Size {
+    let seats: usize = config.tenants.iter().map(|tenant| tenant.filters.len()).sum();
+    let limits = || config.filters.iter().map(|filter| &filter.limits);
+    Size {
+        // Twice: an instance may be started before the one that it replaces is gone.
+        instances: seats * workers * 2,
+        memory_octets_max: limits().map(|limits| limits.memory_octets_max).max().unwrap_or(0),
+        table_elements_max: limits().map(|limits| limits.table_elements_max).max().unwrap_or(0),
+        stack_octets_max: config.sandbox.stack_octets_max,
+        cache: config.gateway.cache.clone().or_else(default_cache),
+    }
+}
+
+/// `$XDG_CACHE_HOME/hepgate`, or `$HOME/.cache/hepgate`; without either, compiled components are not kept.
+fn default_cache() -> Option<PathBuf> {
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    base.map(|base| base.join("hepgate"))
+}

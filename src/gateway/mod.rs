@@ -1,0 +1,235 @@
+//! The composition root: the one place that knows everybody. What starts when, what stops when.
+//!
+//! Start: [`load`] (the sandbox, the components, a trial start of each filter), then every socket, file and name that
+//! can fail, and only when all of that is there the actors. Stop: listeners, chains, collectors, each when the one
+//! before it is done, all within the grace period.
+
+mod load;
+mod summary;
+mod worker;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Arbiter, Recipient};
+
+pub use load::{LoadedFilters, load};
+
+use crate::admin::{self, Admin, AdminError, FilterInfo, View};
+use crate::collector::{Counter, FileCollector, FileError, UdpError};
+use crate::config::{CollectorId, Config, Destination, TenantId, Transport};
+use crate::filter::{HostError, LoadError};
+use crate::ledger::{Ledger, Rows, Totals, ids};
+use crate::listener::{BindError, Bound, bind};
+use crate::message::{Backlog, Deliver, Drain};
+use crate::tenant::SlowLane;
+pub use summary::Summary;
+use worker::{Plan, Worker};
+
+/// Why a gateway cannot start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each names itself")]
+pub enum GatewayError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("filter {filter:?} does not start: {reason}")]
+    Trial { filter: String, reason: String },
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Admin(#[from] AdminError),
+    #[error("{what} cannot be started: {reason}")]
+    Start { what: String, reason: std::io::Error },
+}
+
+/// A listener that is bound.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listening {
+    /// Its name.
+    pub name: String,
+    /// Over what.
+    pub transport: Transport,
+    /// Where.
+    pub address: SocketAddr,
+}
+
+/// A gateway that runs.
+#[derive(Debug)]
+pub struct Gateway {
+    view: Arc<View>,
+    listening: Vec<Listening>,
+    workers: Vec<Worker>,
+    files: Vec<(Arbiter, Recipient<Drain>)>,
+    slow: Arc<SlowLane>,
+    admin: Option<Admin>,
+}
+
+impl Gateway {
+    /// Starts everything that is configured. Must be called in an actix system.
+    ///
+    /// # Errors
+    /// [`GatewayError`], in one sentence; what was started is stopped again.
+    pub async fn start(config: &Config) -> Result<Self, GatewayError> {
+        let workers = worker_count(config);
+        let filters = load(config, workers.get())?;
+        let admin = config.admin.map(admin::bind).transpose()?;
+        let mut bound = Vec::new();
+        for listener in &config.listeners {
+            bound.push(bind(listener, workers.get())?);
+        }
+        let listening = listening(config, &bound);
+        let ledger = Ledger::new(rows(config));
+        let sandbox = &config.sandbox;
+        let slow = SlowLane::start(sandbox.slow_threads, sandbox.slow_queue_batches, sandbox.slow_healthy_after)
+            .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
+        let files = start_files(config, &ledger)?;
+        let plan = Plan::new(config, &filters, &ledger, &slow, &files);
+        let workers = plan.start_workers(bound, workers.get()).await?;
+        let mut actors: Vec<(String, Recipient<Drain>)> = Vec::new();
+        for worker in &workers {
+            actors.extend(worker.actors());
+        }
+        actors.extend(files.iter().map(|file| (format!("collector {}", file.name), file.drain.clone())));
+        let view = Arc::new(View { ledger, filters: infos(&filters), actors, ready: AtomicBool::new(true) });
+        let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&view))).transpose()?;
+        let files = files.into_iter().map(|file| (file.arbiter, file.drain)).collect();
+        Ok(Self { view, listening, workers, files, slow, admin })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn listening(&self) -> &[Listening] {
+        &self.listening
+    }
+
+    /// Where the admin server listens, if there is one.
+    #[must_use]
+    pub fn admin(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
+    /// What can be seen of it.
+    #[must_use]
+    pub const fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    /// Stops: listeners take nothing more, what is under way is finished, collectors flush. After `grace` the rest is
+    /// dropped and counted. Gives the last state of the counters.
+    pub async fn stop(self, grace: Duration) -> Totals {
+        let until = Instant::now() + grace;
+        self.view.ready.store(false, Ordering::SeqCst);
+        drain("listeners", self.workers.iter().flat_map(Worker::listeners), until).await;
+        drain("chains", self.workers.iter().flat_map(Worker::chains), until).await;
+        drain("collectors", self.workers.iter().flat_map(Worker::collectors), until).await;
+        drain("file collectors", self.files.iter().map(|(_, file)| file.clone()), until).await;
+        for worker in self.workers {
+            worker.stop();
+        }
+        for (arbiter, _) in self.files {
+            stop_arbiter(arbiter);
+        }
+        drop(self.slow);
+        if let Some(admin) = self.admin {
+            admin.stop().await;
+        }
+        self.view.ledger.totals()
+    }
+}
+
+/// Asks actors to end well and waits for all of them, but not longer than `until`.
+async fn drain(what: &str, actors: impl Iterator<Item = Recipient<Drain>>, until: Instant) {
+    let waits: Vec<_> = actors.map(|actor| actor.send(Drain)).collect();
+    for wait in waits {
+        let left = until.saturating_duration_since(Instant::now());
+        // One that is gone has ended.
+        if tokio::time::timeout(left, wait).await.is_err() {
+            tracing::warn!(what, "not done within the grace period");
+            return;
+        }
+    }
+}
+
+fn stop_arbiter(arbiter: Arbiter) {
+    arbiter.stop();
+    if arbiter.join().is_err() {
+        tracing::error!("a thread had panicked");
+    }
+}
+
+fn worker_count(config: &Config) -> NonZeroUsize {
+    let all = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    config.gateway.workers.unwrap_or_else(all)
+}
+
+fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {
+    let listeners = config.listeners.iter().zip(bound);
+    let listening = listeners.map(|(listener, bound)| Listening {
+        name: listener.name.clone(),
+        transport: listener.listen.transport,
+        address: bound.address(),
+    });
+    listening.collect()
+}
+
+fn rows(config: &Config) -> Rows {
+    let mut seats = Vec::new();
+    for (tenant, settings) in ids(&config.tenants, TenantId) {
+        for filter in &settings.filters {
+            let name = config.filters.get(filter.0).map_or_else(String::new, |filter| filter.name.clone());
+            seats.push((tenant, name));
+        }
+    }
+    Rows {
+        listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
+        tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
+        collectors: config.collectors.iter().map(|collector| collector.name.clone()).collect(),
+        seats,
+    }
+}
+
+fn infos(filters: &LoadedFilters) -> Vec<FilterInfo> {
+    let info = |filter: &Arc<crate::filter::Filter>| FilterInfo {
+        name: filter.name().to_owned(),
+        sha256: filter.sha256_hex(),
+    };
+    filters.all().iter().map(info).collect()
+}
+
+/// A file collector that runs: one for all workers.
+struct FileHandle {
+    id: CollectorId,
+    name: String,
+    arbiter: Arbiter,
+    drain: Recipient<Drain>,
+    deliver: Recipient<Deliver>,
+    backlog: Arc<Backlog>,
+}
+
+fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Result<Vec<FileHandle>, GatewayError> {
+    let mut files = Vec::new();
+    for (id, collector) in ids(&config.collectors, CollectorId) {
+        let Destination::File(settings) = &collector.destination else { continue };
+        FileCollector::check(&collector.name, settings)?;
+        let backlog = Backlog::new(collector.mailbox_octets_max);
+        let (name, settings, theirs) = (collector.name.clone(), settings.clone(), Arc::clone(&backlog));
+        let page = ledger.page();
+        let arbiter = Arbiter::new();
+        let actor = FileCollector::start_in_arbiter(&arbiter.handle(), move |_| {
+            FileCollector::new(settings, Counter::new(id, &name, Rc::new(page)), theirs)
+        });
+        let (drain, deliver) = (actor.clone().recipient(), actor.recipient());
+        files.push(FileHandle { id, name: collector.name.clone(), arbiter, drain, deliver, backlog });
+    }
+    Ok(files)
+}
