@@ -31,7 +31,7 @@ pub use decode::decode;
 pub use draft::{Draft, EditError};
 pub use framer::{FrameError, Framer};
 pub use pack::{Missing, Pack, PackError, repack};
-pub use packet::{CapturedAt, Head, Packet, Payload, PayloadType, Version};
+pub use packet::{CapturedAt, Head, Packet, Payload, PayloadType, Span, Version};
 pub use rejected::{RejectReason, Rejected};
 
 /// Octets of the HEP3 header: magic and stated length.
