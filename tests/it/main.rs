@@ -1,0 +1,7 @@
+//! The integration tests, in one binary so that they link once.
+#![allow(clippy::unwrap_used, reason = "a test may; the exemption of .clippy.toml does not reach helper functions")]
+
+/// The packets of real senders, as files.
+mod corpus;
+/// Packets of the specification and of real senders read as independent decoders read them.
+mod wire_goldens;
