@@ -3,5 +3,9 @@
 
 /// The packets of real senders, as files.
 mod corpus;
+/// Strategies that make packets and streams.
+mod generate;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
+/// Every trap that senders are known to set has a test with its name.
+mod wire_traps;
