@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hepgate::wire::{
-    CapturedAt, Chunk, ChunkId, Draft, EditError, FrameError, Framer, GENERIC, MAGIC_EEP3, MAGIC_HEP3, Missing,
+    CapturedAt, Chunk, ChunkId, Draft, EditError, FrameError, Framer, GENERIC, MAGIC_EEP3, MAGIC_HEP3, Missing, Pack,
     PackError, Packet, Payload, PayloadType, Rejected, Vendor, Version, decode, repack,
 };
 
@@ -536,6 +536,31 @@ fn a_payload_that_makes_hep2_longer_than_a_datagram_is_refused() {
     draft.set_payload(&vec![b'x'; 65_507 - 52]).unwrap();
     draft.set_flow(flow.0, flow.1).unwrap();
     assert_eq!(draft.to_packet().octets().len(), 65_507);
+}
+
+// --- lengths that are told ---
+
+/// The figure used to leave out whatever came after the chunk that did not fit.
+#[test]
+fn a_packet_that_would_be_too_long_is_refused_with_all_of_its_octets() {
+    let too_long = |octets| PackError::TooLong { version: Version::Hep3, octets, octets_max: 65_535 };
+    let packet = read(&hep3(&[(ChunkId::PAYLOAD, b"INVITE"), (ChunkId::AGENT_NAME, b"name")]));
+    let mut draft = Draft::new(&packet);
+    let error = draft.set_payload(&vec![b'x'; 70_000]).unwrap_err();
+    assert_eq!(error, EditError::Pack(too_long(6 + 6 + 70_000 + 10)));
+
+    let name = ChunkId::AGENT_NAME;
+    let pack = Pack {
+        ip_protocol: 17,
+        flow: None,
+        captured_at: None,
+        payload_type: PayloadType::SIP,
+        agent_id: 1,
+        chunks: vec![(name, vec![b'x'; 70_000].into()), (name, Bytes::new()), (name, vec![b'x'; 66_000].into())],
+        payload: Some(Bytes::from_static(b"BYE")),
+    };
+    let octets = 6 + 7 + 7 + 10 + (6 + 70_000) + 6 + (6 + 66_000) + (6 + 3);
+    assert_eq!(pack.encode(Version::Hep3), Err(too_long(octets)));
 }
 
 // --- streams ---
