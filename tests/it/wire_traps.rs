@@ -565,6 +565,40 @@ fn a_packet_that_would_be_too_long_is_refused_with_all_of_its_octets() {
 
 // --- streams ---
 
+/// A later read used to put the framer back to work behind an error.
+#[test]
+fn a_stream_that_was_given_up_stays_given_up() {
+    let keep_alive = Bytes::from_static(b"HEP3\0\x06");
+    let mut framer = Framer::new(1);
+    for (read, error) in [
+        (&b"HELLO"[..], FrameError::NotHep { first: *b"HELL" }),
+        (b"HEP3\0\x05", FrameError::StatedLength { stated: 5 }),
+        (b"HEP3\0\x07", FrameError::TooManyReads { reads: 1, have: 6 }),
+    ] {
+        framer.push(Bytes::copy_from_slice(read));
+        assert_eq!(framer.next_packet(), Err(error));
+        for _ in 0..2 {
+            framer.push(keep_alive.clone());
+            assert_eq!(framer.next_packet(), Err(error));
+        }
+        framer = Framer::new(1);
+    }
+}
+
+#[test]
+fn a_framer_without_a_packet_holds_no_receive_buffer() {
+    let packet = hep3(&[(ChunkId::PAYLOAD, &[b'x'; 100])]);
+    for read in [packet.clone(), packet[..50].to_vec(), [&packet[..], &packet[..50]].concat(), b"no HEP".to_vec()] {
+        let read = Bytes::from(read);
+        let mut framer = Framer::new(32);
+        framer.push(read.clone());
+        while let Ok(Some(packet)) = framer.next_packet() {
+            drop(packet);
+        }
+        assert!(read.is_unique(), "{} octets are still held", read.len());
+    }
+}
+
 #[test]
 fn two_versions_in_one_stream_end_it() {
     let mut framer = Framer::new(32);
