@@ -322,6 +322,25 @@ fn setting_the_flow_leaves_one_family_one_source_and_one_destination() {
     assert_eq!(bodies(draft.chunks()), expected);
 }
 
+/// `set_flow` used to set one chunk after the other and refused a packet that was too long only on the way.
+#[test]
+fn a_flow_that_makes_a_full_packet_no_longer_is_set() {
+    // Without a family chunk: 7 octets more for it, 24 less for the addresses.
+    let fixed = 6 + 22 + 22 + 8 + 8 + 6;
+    let payload = vec![b'x'; 65_535 - fixed];
+    let octets = hep3(&[
+        (ChunkId::IPV6_SOURCE, &[1; 16]),
+        (ChunkId::IPV6_DESTINATION, &[2; 16]),
+        (ChunkId::SOURCE_PORT, &[0, 1]),
+        (ChunkId::DESTINATION_PORT, &[0, 2]),
+        (ChunkId::PAYLOAD, &payload),
+    ]);
+    assert_eq!(octets.len(), 65_535);
+    let mut draft = Draft::new(&read(&octets));
+    draft.set_flow("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap()).unwrap();
+    assert_eq!(draft.to_packet().octets().len(), 65_535 + 7 - 24);
+}
+
 #[test]
 fn a_million_microseconds_and_more_are_kept_as_they_came() {
     for microseconds in [999_999, 1_000_000, u32::MAX] {
