@@ -5,7 +5,14 @@
 mod corpus;
 /// Strategies that make packets and streams.
 mod generate;
+/// The laws of the codec, which the fuzz targets share.
+#[path = "../laws/mod.rs"]
+mod laws;
+/// Ways in which octets go wrong.
+mod mutate;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
+/// The laws of the codec hold for packets that proptest makes.
+mod wire_laws;
 /// Every trap that senders are known to set has a test with its name.
 mod wire_traps;
