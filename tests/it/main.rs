@@ -14,5 +14,7 @@ mod mutate;
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.
 mod wire_laws;
+/// The laws of the codec hold for packets of real senders gone wrong.
+mod wire_mutations;
 /// Every trap that senders are known to set has a test with its name.
 mod wire_traps;
