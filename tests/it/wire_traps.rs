@@ -222,7 +222,9 @@ fn a_packet_without_payload_is_not_one_with_an_empty_payload() {
     assert_eq!((without.head().payload, without.head().ambiguous), (Payload::Absent, false));
     let empty = read(&hep3(&[(ChunkId::PAYLOAD, b"")]));
     assert_eq!(empty.head().payload.span().map(|span| (span.start, span.len())), Some((12, 0)));
+    assert!(empty.head().payload.span().unwrap().is_empty());
     assert!(!empty.head().ambiguous);
+    assert!(!read(&hep3(&[(ChunkId::PAYLOAD, b"x")])).head().payload.span().unwrap().is_empty());
 }
 
 #[test]
@@ -448,6 +450,12 @@ fn an_empty_datagram_is_refused() {
     assert_eq!(refused(b""), Rejected::NotHep { octets: 0, first: [0; 4] });
 }
 
+#[test]
+fn there_are_versions_1_to_3() {
+    let numbers: Vec<u8> = (0..=255).filter_map(Version::from_number).map(Version::number).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
 // --- HEP1 and HEP2 ---
 
 #[test]
@@ -580,6 +588,30 @@ fn a_packet_that_would_be_too_long_is_refused_with_all_of_its_octets() {
     };
     let octets = 6 + 7 + 7 + 10 + (6 + 70_000) + 6 + (6 + 66_000) + (6 + 3);
     assert_eq!(pack.encode(Version::Hep3), Err(too_long(octets)));
+}
+
+#[test]
+fn a_packet_may_be_made_as_long_as_its_version_holds_and_no_longer() {
+    let pack = |octets| Pack {
+        ip_protocol: 17,
+        flow: Some(("192.0.2.1:1".parse().unwrap(), "192.0.2.2:2".parse().unwrap())),
+        captured_at: None,
+        payload_type: PayloadType::SIP,
+        agent_id: 1,
+        chunks: Vec::new(),
+        payload: Some(vec![b'x'; octets].into()),
+    };
+    // What each version writes before these octets, and how long it may get.
+    for (version, before, octets_max) in
+        [(Version::Hep1, 16, 65_507), (Version::Hep2, 28, 65_507), (Version::Hep3, 79, 65_535)]
+    {
+        assert_eq!(pack(octets_max - before).encode(version).unwrap().len(), octets_max);
+        for more in [1, 2, 1_000] {
+            let octets = octets_max + more;
+            let too_long = PackError::TooLong { version, octets, octets_max };
+            assert_eq!(pack(octets - before).encode(version), Err(too_long));
+        }
+    }
 }
 
 // --- streams ---
