@@ -265,6 +265,13 @@ mod tests {
     }
 
     #[test]
+    fn the_vendors_of_the_specification_have_names_and_no_other_has() {
+        let names: Vec<_> = (0..10).map(|vendor| Vendor(vendor).name().unwrap_or("-")).collect();
+        let expected = "generic FreeSWITCH Kamailio OpenSIPS Asterisk Homer sipXecs Yeti Genesys -";
+        assert_eq!(names.join(" "), expected);
+    }
+
+    #[test]
     fn a_walk_says_where_the_malformed_chunk_is() {
         let octets = [0, 0, 0, 1, 0, 7, 2, /* next: length 5 */ 0, 0, 0, 2, 0, 5, 17];
         let mut walk = Walk::new(&octets, 6);

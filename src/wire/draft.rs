@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::decode::{legacy_header_octets, read};
 use super::pack::{ChunkWriter, check_width, extend_with_address, family_of, parts, same_kind};
 use super::{
-    CapturedAt, Chunk, ChunkId, Chunks, DATAGRAM_OCTETS_MAX, HEADER_OCTETS, Head, MAGIC_EEP3, MAGIC_HEP3, PackError,
-    Packet, Payload, PayloadType, Rejected, Version,
+    CHUNK_HEADER_OCTETS, CapturedAt, ChunkId, Chunks, DATAGRAM_OCTETS_MAX, FAMILY_INET6, HEADER_OCTETS, Head,
+    MAGIC_EEP3, MAGIC_HEP3, PackError, Packet, Payload, PayloadType, Rejected, Version,
 };
 
 /// Why an edit was refused. The packet is as it was before.
@@ -107,7 +107,8 @@ impl Draft {
     }
 
     /// Overwrites runs of the payload, given as offset and length, with one octet: all of them or, if one is out of
-    /// range, none. No other payload chunk is left beside the masked one.
+    /// range, none. No other payload chunk is left beside the masked one. Another vendor's chunk of that number is no
+    /// payload: it stays, and the packet stays [`Head::ambiguous`].
     ///
     /// # Errors
     /// [`EditError::NoPayload`], [`EditError::Range`].
@@ -138,7 +139,7 @@ impl Draft {
     /// [`PackError::Width`], [`PackError::TooLong`].
     pub fn set_chunk(&mut self, id: ChunkId, body: &[u8]) -> Result<(), EditError> {
         check_width(id, body)?;
-        self.rewrite(|chunk| same_kind(chunk.id, id), Some((id, body))).map(|_| ())
+        self.set_chunks([(id, body)])
     }
 
     /// Appends a chunk, whether or not there is one of its kind; it is the one that decides from now on.
@@ -147,7 +148,10 @@ impl Draft {
     /// [`PackError::Width`], [`PackError::TooLong`].
     pub fn add_chunk(&mut self, id: ChunkId, body: &[u8]) -> Result<(), EditError> {
         check_width(id, body)?;
-        self.rewrite(|_| false, Some((id, body))).map(|_| ())
+        self.rewrite(CHUNK_HEADER_OCTETS + body.len(), |chunks, writer| {
+            chunks.for_each(|chunk| writer.put(chunk.id, chunk.body));
+            writer.put(id, body);
+        })
     }
 
     /// Removes every chunk of that id and says how many there were. HEP1 and HEP2 have none.
@@ -155,10 +159,13 @@ impl Draft {
     /// # Errors
     /// None that can be reached; see [`EditError::Unreadable`].
     pub fn remove_chunk(&mut self, id: ChunkId) -> Result<usize, EditError> {
-        if self.head.version != Version::Hep3 {
-            return Ok(0);
+        let gone = self.chunks().filter(|chunk| chunk.id == id).count();
+        if gone > 0 {
+            self.rewrite(0, |chunks, writer| {
+                chunks.filter(|chunk| chunk.id != id).for_each(|chunk| writer.put(chunk.id, chunk.body));
+            })?;
         }
-        self.rewrite(|chunk| chunk.id == id, None)
+        Ok(gone)
     }
 
     /// Sets addresses and ports, and the IP family with them.
@@ -170,14 +177,20 @@ impl Draft {
         if self.head.version != Version::Hep3 {
             return self.set_legacy_flow(family, source, destination);
         }
-        let mut next = self.clone();
-        next.set_chunk(ChunkId::IP_FAMILY, &[family])?;
-        next.set_address(ChunkId::IPV4_SOURCE, ChunkId::IPV6_SOURCE, source)?;
-        next.set_address(ChunkId::IPV4_DESTINATION, ChunkId::IPV6_DESTINATION, destination)?;
-        next.set_chunk(ChunkId::SOURCE_PORT, &source.port().to_be_bytes())?;
-        next.set_chunk(ChunkId::DESTINATION_PORT, &destination.port().to_be_bytes())?;
-        *self = next;
-        Ok(())
+        let (mut from, mut to) = (Vec::new(), Vec::new());
+        extend_with_address(&mut from, source.ip());
+        extend_with_address(&mut to, destination.ip());
+        let (from_id, to_id) = match family {
+            FAMILY_INET6 => (ChunkId::IPV6_SOURCE, ChunkId::IPV6_DESTINATION),
+            _ => (ChunkId::IPV4_SOURCE, ChunkId::IPV4_DESTINATION),
+        };
+        self.set_chunks([
+            (ChunkId::IP_FAMILY, &[family]),
+            (from_id, &from),
+            (to_id, &to),
+            (ChunkId::SOURCE_PORT, &source.port().to_be_bytes()),
+            (ChunkId::DESTINATION_PORT, &destination.port().to_be_bytes()),
+        ])
     }
 
     /// Sets the IP protocol.
@@ -223,52 +236,46 @@ impl Draft {
             self.overwrite(at, &captured_at.seconds.to_le_bytes())?;
             return self.overwrite(at + 4, &captured_at.microseconds.to_le_bytes());
         }
-        let mut next = self.clone();
-        next.set_chunk(ChunkId::SECONDS, &captured_at.seconds.to_be_bytes())?;
-        next.set_chunk(ChunkId::MICROSECONDS, &captured_at.microseconds.to_be_bytes())?;
-        *self = next;
-        Ok(())
+        self.set_chunks([
+            (ChunkId::SECONDS, &captured_at.seconds.to_be_bytes()),
+            (ChunkId::MICROSECONDS, &captured_at.microseconds.to_be_bytes()),
+        ])
     }
 
-    fn set_address(&mut self, ipv4: ChunkId, ipv6: ChunkId, address: SocketAddr) -> Result<(), EditError> {
-        match address {
-            SocketAddr::V4(address) => self.set_chunk(ipv4, &address.ip().octets()),
-            SocketAddr::V6(address) => self.set_chunk(ipv6, &address.ip().octets()),
-        }
+    /// Sets the one chunk of each of these kinds, all at once: it is the packet after the last of them that must not
+    /// be too long. Each takes the place of the deciding chunk of its kind, or stands at the end.
+    fn set_chunks<const N: usize>(&mut self, new: [(ChunkId, &[u8]); N]) -> Result<(), EditError> {
+        let longer_by = new.iter().map(|(_, body)| CHUNK_HEADER_OCTETS + body.len()).sum();
+        self.rewrite(longer_by, |chunks, writer| {
+            let last_of = |id| chunks.clone().enumerate().filter(|(_, chunk)| same_kind(chunk.id, id)).last();
+            let new = new.map(|(id, body)| (id, body, last_of(id).map(|(index, _)| index)));
+            for (index, chunk) in chunks.enumerate() {
+                match new.iter().find(|(id, _, _)| same_kind(chunk.id, *id)) {
+                    None => writer.put(chunk.id, chunk.body),
+                    Some((id, body, last)) if *last == Some(index) => writer.put(*id, body),
+                    Some(_) => {}
+                }
+            }
+            for (id, body, last) in new {
+                if last.is_none() {
+                    writer.put(id, body);
+                }
+            }
+        })
     }
 
-    /// Writes the packet anew without the chunks that `goes` names. `new` takes the place of the last of them, or
-    /// stands at the end. Gives the number of chunks that went.
-    fn rewrite(
-        &mut self,
-        goes: impl Fn(&Chunk<'_>) -> bool,
-        new: Option<(ChunkId, &[u8])>,
-    ) -> Result<usize, EditError> {
-        if self.head.version != Version::Hep3 {
-            let mut upgraded = self.upgraded()?;
-            let gone = upgraded.rewrite(goes, new)?;
-            *self = upgraded;
-            return Ok(gone);
-        }
-        let gone = self.chunks().filter(&goes).count();
-        let magic = if self.octets.starts_with(&MAGIC_EEP3) { MAGIC_EEP3 } else { MAGIC_HEP3 };
-        let mut writer = ChunkWriter::new(magic, self.octets.len() + new.map_or(0, |(_, body)| body.len() + 6));
-        let mut seen = 0;
-        for chunk in self.chunks() {
-            if !goes(&chunk) {
-                writer.put(chunk.id, chunk.body);
-                continue;
-            }
-            seen += 1;
-            if let (true, Some((id, body))) = (seen == gone, new) {
-                writer.put(id, body);
-            }
-        }
-        if let (0, Some((id, body))) = (gone, new) {
-            writer.put(id, body);
-        }
-        self.replace(writer.finish()?)?;
-        Ok(gone)
+    /// Lets `write` write the chunks anew from those that there are. HEP1 and HEP2 become HEP3 first.
+    fn rewrite(&mut self, longer_by: usize, write: impl FnOnce(Chunks<'_>, &mut ChunkWriter)) -> Result<(), EditError> {
+        let upgraded = match self.head.version {
+            Version::Hep3 => None,
+            Version::Hep1 | Version::Hep2 => Some(self.upgraded()?),
+        };
+        let from = upgraded.as_ref().unwrap_or(self);
+        let magic = if from.octets.starts_with(&MAGIC_EEP3) { MAGIC_EEP3 } else { MAGIC_HEP3 };
+        let mut writer = ChunkWriter::new(magic, from.octets.len() + longer_by);
+        write(from.chunks(), &mut writer);
+        let octets = writer.finish()?;
+        self.replace(octets)
     }
 
     /// This HEP1 or HEP2 packet as HEP3.

@@ -57,27 +57,49 @@ pub struct Framer {
     partial: BytesMut,
     /// What the last read brought and nobody took yet.
     fresh: Bytes,
+    /// Why the stream was given up, if it was.
+    given_up: Option<FrameError>,
 }
 
 impl Framer {
     /// A packet that is still incomplete after `reads_max` reads ends the stream (`hep_max_msg_chunks`).
     #[must_use]
     pub fn new(reads_max: u32) -> Self {
-        Self { reads_max, reads: 0, partial: BytesMut::new(), fresh: Bytes::new() }
+        Self { reads_max, reads: 0, partial: BytesMut::new(), fresh: Bytes::new(), given_up: None }
     }
 
-    /// Takes what one read brought. Call [`Framer::next_packet`] until it gives `None` before the next push.
+    /// Takes what one read brought. Call [`Framer::next_packet`] until it gives `None` before the next push. After an
+    /// error nothing is taken any more.
     pub fn push(&mut self, read: Bytes) {
+        if self.given_up.is_some() {
+            return;
+        }
         debug_assert!(self.fresh.is_empty(), "packets of the last read were not taken");
         self.fresh = read;
-        self.reads += 1;
+        self.reads = self.reads.saturating_add(1);
     }
 
     /// The next whole packet, or `None` if more must be read.
     ///
     /// # Errors
-    /// [`FrameError`]: the stream cannot be cut any further, and every later call fails too.
+    /// [`FrameError`]: the stream cannot be cut any further, and every later call gives the same error.
     pub fn next_packet(&mut self) -> Result<Option<Bytes>, FrameError> {
+        if let Some(error) = self.given_up {
+            return Err(error);
+        }
+        self.cut().inspect_err(|error| {
+            // A packet found behind the error would be a guess. What was kept for it goes.
+            *self = Self { given_up: Some(*error), ..Self::new(self.reads_max) };
+        })
+    }
+
+    /// Octets of a packet whose rest has not come.
+    #[must_use]
+    pub fn partial_octets(&self) -> usize {
+        self.partial.len()
+    }
+
+    fn cut(&mut self) -> Result<Option<Bytes>, FrameError> {
         let packet = if self.partial.is_empty() { self.cut_fresh()? } else { self.complete_partial()? };
         match packet {
             Some(packet) => {
@@ -94,12 +116,6 @@ impl Framer {
             }
             None => Ok(None),
         }
-    }
-
-    /// Octets of a packet whose rest has not come.
-    #[must_use]
-    pub fn partial_octets(&self) -> usize {
-        self.partial.len()
     }
 
     /// No packet is pending: the next one, if it is there as a whole, is a slice of `fresh`.
@@ -167,6 +183,13 @@ mod tests {
             packets.push(packet);
         }
         Ok(packets)
+    }
+
+    #[test]
+    fn an_error_is_labelled_without_its_figures() {
+        assert_eq!(FrameError::NotHep { first: *b"HELL" }.as_str(), "not-hep");
+        assert_eq!(FrameError::StatedLength { stated: 5 }.as_str(), "stated-length");
+        assert_eq!(FrameError::TooManyReads { reads: 32, have: 40 }.as_str(), "too-many-reads");
     }
 
     #[test]

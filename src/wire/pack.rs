@@ -208,14 +208,14 @@ fn flow(head: &Head) -> Option<(SocketAddr, SocketAddr)> {
 /// Writes a HEP3 packet chunk by chunk.
 pub(super) struct ChunkWriter {
     octets: Vec<u8>,
-    /// The longest body that did not fit, if one did not.
-    too_long: Option<usize>,
+    /// Octets of the chunks whose length cannot be stated. They are counted and not written.
+    left_out: usize,
 }
 
 impl ChunkWriter {
     /// `octets` is how much memory to begin with.
     pub(super) fn new(magic: [u8; 4], octets: usize) -> Self {
-        let mut writer = Self { octets: Vec::with_capacity(HEADER_OCTETS + octets), too_long: None };
+        let mut writer = Self { octets: Vec::with_capacity(HEADER_OCTETS + octets), left_out: 0 };
         writer.octets.extend_from_slice(&magic);
         writer.octets.extend_from_slice(&[0, 0]);
         writer
@@ -225,7 +225,7 @@ impl ChunkWriter {
     pub(super) fn put(&mut self, id: ChunkId, body: &[u8]) {
         let octets = CHUNK_HEADER_OCTETS + body.len();
         let Ok(stated) = u16::try_from(octets) else {
-            self.too_long = Some(self.too_long.unwrap_or(self.octets.len()) + octets);
+            self.left_out += octets;
             return;
         };
         self.octets.extend_from_slice(&id.vendor.0.to_be_bytes());
@@ -236,8 +236,9 @@ impl ChunkWriter {
 
     /// The packet with its length stated.
     pub(super) fn finish(mut self) -> Result<Vec<u8>, PackError> {
-        let octets = self.too_long.unwrap_or(self.octets.len());
-        let (Ok(stated), None) = (u16::try_from(octets), self.too_long) else {
+        // One chunk that was left out is more than a u16 holds, so that nothing is ever missing from what is stated.
+        let octets = self.octets.len() + self.left_out;
+        let Ok(stated) = u16::try_from(octets) else {
             return Err(PackError::TooLong { version: Version::Hep3, octets, octets_max: PACKET_OCTETS_MAX });
         };
         for (to, from) in self.octets.iter_mut().skip(MAGIC_HEP3.len()).zip(stated.to_be_bytes()) {

@@ -134,7 +134,13 @@ impl Span {
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // an empty span is as good as any other
     pub const fn len(self) -> usize {
-        self.end - self.start
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
     }
 }
 

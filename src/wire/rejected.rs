@@ -167,6 +167,30 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_has_a_label() {
+        let labels = RejectReason::ALL.map(RejectReason::as_str).join(" ");
+        let expected = "not-hep gzip too-short family stated-length truncated chunk-header chunk-length chunk-width";
+        assert_eq!(labels, expected);
+    }
+
+    #[test]
+    fn a_reason_is_that_of_its_error() {
+        let (id, version) = (ChunkId::SECONDS, Version::Hep1);
+        let errors = [
+            Rejected::NotHep { octets: 0, first: [0; 4] },
+            Rejected::Gzip { octets: 2 },
+            Rejected::TooShort { version, needed: 16, actual: 1 },
+            Rejected::Family { version, family: 0 },
+            Rejected::StatedLength { stated: 5 },
+            Rejected::Truncated { stated: 7, actual: 6 },
+            Rejected::ChunkHeader { at: 6, left: 1 },
+            Rejected::ChunkLength { at: 6, stated: 5, left: 6 },
+            Rejected::ChunkWidth { id, at: 6, actual: 0, needed: 4 },
+        ];
+        assert_eq!(errors.map(|error| error.reason()), RejectReason::ALL);
+    }
+
+    #[test]
     fn a_text_names_the_figures() {
         let text = Rejected::Truncated { stated: 624, actual: 600 }.to_string();
         assert_eq!(text, "the header says 624 octets, the datagram has 600");

@@ -1,6 +1,24 @@
-//! The integration tests: one binary, so that everything is linked once.
+//! The integration tests, in one binary so that they link once.
+#![allow(clippy::unwrap_used, reason = "a test may; the exemption of .clippy.toml does not reach helper functions")]
 
+/// The packets of real senders, as files.
+mod corpus;
 /// What filters may do and what becomes of those that do more.
 mod filter;
+/// Strategies that make packets and streams.
+mod generate;
+/// The laws of the codec, which the fuzz targets share.
+#[path = "../laws/mod.rs"]
+mod laws;
+/// Ways in which octets go wrong.
+mod mutate;
 /// What several of the modules here need.
 mod support;
+/// Packets of the specification and of real senders read as independent decoders read them.
+mod wire_goldens;
+/// The laws of the codec hold for packets that proptest makes.
+mod wire_laws;
+/// The laws of the codec hold for packets of real senders gone wrong.
+mod wire_mutations;
+/// Every trap that senders are known to set has a test with its name.
+mod wire_traps;

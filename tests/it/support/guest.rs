@@ -7,18 +7,18 @@ use wit_parser::Resolve;
 
 /// The parts of a guest that a test writes; the rest is the same for all.
 #[derive(Clone, Copy, Default)]
-pub struct Guest<'a> {
+pub(crate) struct Guest<'a> {
     /// Further imports: `(import "hep:filter/packets@0.1.0" "[method]batch.len" (func $len (param i32) (result i32)))`.
-    pub imports: &'a str,
+    pub(crate) imports: &'a str,
     /// Further definitions: functions, data, tables.
-    pub definitions: &'a str,
+    pub(crate) definitions: &'a str,
     /// The body of `init`. It answers "ok" unless it stores something else at `$ret`.
-    pub init: &'a str,
+    pub(crate) init: &'a str,
     /// The body of `on-batch`, which has `$batch` and the locals `$i`, `$j`, `$k`. It answers "all pass" unless it
     /// stores a list at `$verdicts`.
-    pub on_batch: &'a str,
+    pub(crate) on_batch: &'a str,
     /// The body of `on-tick`; the guest has none if this is empty.
-    pub on_tick: &'a str,
+    pub(crate) on_tick: &'a str,
 }
 
 /// Where `init` puts its answer, and where `on-batch` does: offsets in the guest's memory.
@@ -44,7 +44,7 @@ const PRELUDE: &str = r#"
 "#;
 
 /// The component of a guest.
-pub fn component(guest: Guest<'_>) -> Vec<u8> {
+pub(crate) fn component(guest: Guest<'_>) -> Vec<u8> {
     let Guest { imports, definitions, init, on_batch, on_tick } = guest;
     let ticker = if on_tick.is_empty() {
         String::new()
@@ -74,7 +74,7 @@ pub fn component(guest: Guest<'_>) -> Vec<u8> {
 }
 
 /// Makes a component of a core module in text form.
-pub fn componentize(module: &str, world: &str) -> Vec<u8> {
+pub(crate) fn componentize(module: &str, world: &str) -> Vec<u8> {
     let mut module = wat::parse_str(module).unwrap_or_else(|error| panic!("{error}\n{module}"));
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(wit()).unwrap();
@@ -84,7 +84,7 @@ pub fn componentize(module: &str, world: &str) -> Vec<u8> {
 }
 
 /// Writes a guest's component into a folder.
-pub fn write(folder: &Path, name: &str, guest: Guest<'_>) -> PathBuf {
+pub(crate) fn write(folder: &Path, name: &str, guest: Guest<'_>) -> PathBuf {
     let path = folder.join(format!("{name}.wasm"));
     std::fs::write(&path, component(guest)).unwrap();
     path

@@ -1,3 +1,3 @@
 //! What several of the test modules need.
 
-pub mod guest;
+pub(crate) mod guest;

@@ -1,0 +1,4 @@
+//! The codec of the gateway and nothing else of it.
+
+#[path = "../../src/wire/mod.rs"]
+pub mod wire;
