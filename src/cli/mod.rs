@@ -1,1 +1,59 @@
-//! The sub-commands behind main.
+//! The sub-commands behind `main`: each parses nothing any more, does its work, and says how it ended.
+
+mod check;
+mod logging;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub use check::{CheckArgs, check};
+pub use run::{RunArgs, RunError, run};
+
+/// Where the configuration is looked for if nobody says.
+pub const DEFAULT_CONFIG: &str = "config/hepgate.toml";
+
+/// A HEP capture gateway that runs your filters in a sandbox.
+///
+/// hepgate takes HEP v1, v2 and v3 over UDP and v3 over TCP, hands each packet to filters (WebAssembly components that
+/// can read, change, skip or drop it and send packets of their own), and passes it on to collectors or into pcapng
+/// files.
+#[derive(Debug, Parser)]
+#[command(name = "hepgate", version, max_term_width = 100)]
+pub struct Cli {
+    /// What to do; without it, the gateway runs with its default configuration.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the texts are those of the commands")]
+pub enum Command {
+    Run(RunArgs),
+    Check(CheckArgs),
+}
+
+impl Cli {
+    /// Does what was asked for.
+    ///
+    /// # Errors
+    /// What went wrong, in one sentence.
+    pub fn execute(self) -> Result<ExitCode, CliError> {
+        match self.command {
+            None => Ok(run(&RunArgs { config: PathBuf::from(DEFAULT_CONFIG) })?),
+            Some(Command::Run(args)) => Ok(run(&args)?),
+            Some(Command::Check(args)) => Ok(check(&args)),
+        }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each names itself")]
+pub enum CliError {
+    #[error(transparent)]
+    Run(#[from] RunError),
+}

@@ -33,14 +33,26 @@ impl LoadedFilters {
 /// [`GatewayError`]: about the first filter that cannot be run.
 pub fn load(config: &Config, workers: usize) -> Result<LoadedFilters, GatewayError> {
     let host = Host::new(&size(config, workers))?;
-    let listeners: Arc<[String]> = config.listeners.iter().map(|listener| listener.name.clone()).collect();
-    let mut filters = Vec::new();
-    for filter in &config.filters {
-        let loaded = host.load(filter, config.proto_hep.hep_capture_id.into(), Arc::clone(&listeners))?;
-        try_out(config, filter, &loaded)?;
-        filters.push(loaded);
-    }
+    let filters = config.filters.iter().map(|filter| load_one(config, &host, filter)).collect::<Result<_, _>>()?;
     Ok(LoadedFilters { filters })
+}
+
+/// Everything that is wrong with the filters of a configuration, in sentences.
+#[must_use]
+pub fn check(config: &Config) -> Vec<String> {
+    let host = match Host::new(&size(config, super::worker_count(config).get())) {
+        Ok(host) => host,
+        Err(error) => return vec![error.to_string()],
+    };
+    let results = config.filters.iter().map(|filter| load_one(config, &host, filter));
+    results.filter_map(|result| Some(result.err()?.to_string())).collect()
+}
+
+fn load_one(config: &Config, host: &Host, filter: &FilterConfig) -> Result<Arc<Filter>, GatewayError> {
+    let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
+    let loaded = host.load(filter, config.proto_hep.hep_capture_id.into(), listeners)?;
+    try_out(config, filter, &loaded)?;
+    Ok(loaded)
 }
 
 fn try_out(config: &Config, filter: &FilterConfig, loaded: &Arc<Filter>) -> Result<(), GatewayError> {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Arbiter, Recipient};
 
-pub use load::{LoadedFilters, load};
+pub use load::{LoadedFilters, check, load};
 
 use crate::admin::{self, Admin, AdminError, FilterInfo, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpError};

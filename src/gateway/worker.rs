@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{FileHandle, GatewayError, LoadedFilters, stop_arbiter};
 use crate::collector::{Counter, TcpCollector, UdpCollector};
-use crate::config::{CollectorId, Config, Destination, ListenerId, StreamLimits, TenantId, Transport};
+use crate::config::{CollectorId, Config, Destination, ListenerId, StreamLimits, Transport};
 use crate::filter::{Filter, Grant};
 use crate::ledger::{Ledger, Page, SeatId, ids};
 use crate::listener::{
@@ -145,7 +145,7 @@ impl<'a> Plan<'a> {
     fn tenant_seeds(&self) -> Vec<TenantSeed> {
         let mut next_seat = 0;
         let mut seeds = Vec::new();
-        for (id, tenant) in ids(&self.config.tenants, TenantId) {
+        for tenant in &self.config.tenants {
             let mut seats = Vec::new();
             for filter_id in &tenant.filters {
                 let seat = SeatId(next_seat);
@@ -157,7 +157,7 @@ impl<'a> Plan<'a> {
                 };
                 seats.push(SeatSeed { seat, filter: Arc::clone(filter), settings: settings.clone() });
             }
-            seeds.push(TenantSeed { id, settings: tenant.clone(), seats });
+            seeds.push(TenantSeed { settings: tenant.clone(), seats });
         }
         seeds
     }
@@ -220,7 +220,6 @@ enum Socket {
 }
 
 struct TenantSeed {
-    id: TenantId,
     settings: crate::config::Tenant,
     seats: Vec<SeatSeed>,
 }
@@ -301,7 +300,7 @@ impl CollectorSeed {
 
 impl TenantSeed {
     fn home(self, outlets: &[Outlet], collectors: &[String]) -> Home {
-        let Self { id: _, settings, seats } = self;
+        let Self { settings, seats } = self;
         let mut ticks = Vec::new();
         let mut chain = Vec::new();
         for (place, SeatSeed { seat, filter, settings: of_filter }) in seats.into_iter().enumerate() {

@@ -79,7 +79,8 @@ fn read_chunks(chunks: &[u8]) -> Result<Head, Rejected> {
     while let Some((at, chunk)) = walk.step()? {
         if chunk.id.vendor == Vendor::GENERIC {
             read_generic(&mut head, at, chunk)?;
-        } else if matches!(chunk.id.kind, 0x0f | 0x10) {
+        } else if matches!(chunk.id.kind, 0x0b | 0x0f | 0x10) {
+            // The numbers of the payload type and the payload: some receivers do not look at the vendor.
             head.ambiguous = true;
         }
     }

@@ -12,7 +12,7 @@
 //! behind us, so that a filter and a collector see the same packet. 0x0f and 0x10 are one kind (the payload), 0x03 and
 //! 0x05 are one kind (the source), 0x04 and 0x06 are one kind (the destination). The IP family chunk is kept as it
 //! came and decides nothing. The vendor is always compared. The others are kept where they are. A packet that a
-//! careless receiver could read otherwise (a second payload, or another vendor's 0x0f or 0x10) is marked
+//! careless receiver could read otherwise (a second payload, or another vendor's 0x0b, 0x0f or 0x10) is marked
 //! [`Head::ambiguous`]. Octets after the stated length are not part of the packet.
 //!
 //! **What is refused.** Only what would have to be guessed: see [`Rejected`].

@@ -171,7 +171,8 @@ pub struct Head {
     pub payload: Payload,
     /// Where the correlation id is (0x11).
     pub correlation_id: Option<Span>,
-    /// A receiver that takes the first payload, or ignores vendors, would read another payload than we do.
+    /// A receiver that takes the first payload, or ignores vendors, would read another payload or payload type than we
+    /// do.
     pub ambiguous: bool,
 }
 

@@ -5,6 +5,8 @@
 mod corpus;
 /// What filters may do and what becomes of those that do more.
 mod filter;
+/// Packets go through a running gateway as they should.
+mod flow;
 /// Strategies that make packets and streams.
 mod generate;
 /// The laws of the codec, which the fuzz targets share.

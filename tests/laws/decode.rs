@@ -122,7 +122,8 @@ fn the_last_chunks_decide(packet: &Packet) {
         .iter()
         .filter(|chunk| matches!(chunk.id.kind, 0x0f | 0x10))
         .partition(|chunk| chunk.id.vendor == Vendor::GENERIC);
-    assert_eq!(head.ambiguous, ours.len() > 1 || !others.is_empty());
+    let aliases_type = |chunk: &Chunk<'_>| chunk.id.kind == 0x0b && chunk.id.vendor != Vendor::GENERIC;
+    assert_eq!(head.ambiguous, ours.len() > 1 || !others.is_empty() || chunks.iter().any(aliases_type));
     if !head.ambiguous {
         careless_receivers_read_the_same(packet, &chunks);
     }

@@ -7,9 +7,12 @@ use super::super::bindings::hep::filter::packing::{Host, HostPacket};
 use super::super::bindings::hep::filter::types::{self, EditError};
 use super::super::state::{MadePacket, State};
 use super::{chunk_id, from_wit_endpoint, narrow, to_wit_pack_error};
-use crate::wire::{CHUNK_BODY_OCTETS_MAX, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PayloadType, Version};
+use crate::wire::{CHUNK_BODY_OCTETS_MAX, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PayloadType, Vendor, Version};
 
 type Handle = Resource<MadePacket>;
+
+/// Generic chunks that every packet we make has once, or, as 0x10, instead of another.
+const WRITTEN_BY_PACK: [u16; 14] = [0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0a, 0x0b, 0x0c, 0x0f, 0x10];
 
 impl Host for State {}
 
@@ -97,6 +100,9 @@ impl State {
         once: bool,
     ) -> wasmtime::Result<Result<(), EditError>> {
         self.charge(body.len())?;
+        if id.vendor == Vendor::GENERIC && WRITTEN_BY_PACK.contains(&id.kind) {
+            return Ok(Err(EditError::Other(format!("{id} is set by pack or has a function of its own"))));
+        }
         if let Some(needed) = id.width().filter(|needed| *needed != body.len()) {
             return Ok(Err(EditError::WrongWidth(narrow(needed))));
         }

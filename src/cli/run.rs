@@ -1,0 +1,147 @@
+//! `hepgate run`: the gateway itself, until a signal.
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::logging;
+use crate::admin::View;
+use crate::config::{Config, ConfigError, Destination};
+use crate::gateway::{Gateway, GatewayError, Summary};
+use crate::ledger::Totals;
+
+/// Run the gateway until SIGTERM or SIGINT
+///
+/// The first signal ends it in order: nothing more is taken, what is under way is finished, within the grace period of
+/// the configuration. A second one ends it at once.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The configuration
+    #[arg(long, value_name = "FILE", default_value = super::DEFAULT_CONFIG)]
+    pub config: PathBuf,
+}
+
+/// Why the gateway does not run.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each names itself")]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error("signals cannot be waited for: {0}")]
+    Signals(#[from] io::Error),
+}
+
+/// Runs the gateway until a signal.
+///
+/// # Errors
+/// [`RunError`]: it could not be started.
+pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
+    let config = Config::load(&args.config)?;
+    logging::start(config.log);
+    actix_rt::System::new().block_on(serve(&config, args))
+}
+
+async fn serve(config: &Config, args: &RunArgs) -> Result<ExitCode, RunError> {
+    let mut signals = Signals::new()?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "hepgate starts");
+    let gateway = Gateway::start(config).await?;
+    introduce(config, &gateway);
+    let summaries = config.gateway.summary.map(|every| actix_rt::spawn(summarize(Arc::clone(gateway.view()), every)));
+    let name = signals.next().await;
+    tracing::info!(signal = name, grace_ms = config.gateway.grace.as_millis(), "stopping");
+    if let Some(summaries) = summaries {
+        summaries.abort();
+    }
+    let view = Arc::clone(gateway.view());
+    let totals = tokio::select! {
+        totals = gateway.stop(config.gateway.grace) => totals,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "stopped at once");
+            say_farewell(&view.ledger.totals());
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    say_farewell(&totals);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What listens, which filters run, where packets go.
+fn introduce(config: &Config, gateway: &Gateway) {
+    for listening in gateway.listening() {
+        let (name, transport) = (listening.name.as_str(), listening.transport.as_str());
+        tracing::info!(listener = name, at = %format!("hep_{transport}:{}", listening.address), "listening");
+    }
+    for filter in &gateway.view().filters {
+        tracing::info!(filter = filter.name, sha256 = filter.sha256, "filter");
+    }
+    for collector in &config.collectors {
+        let to = match &collector.destination {
+            Destination::Udp { to, .. } | Destination::Tcp { to, .. } => to.to_string(),
+            Destination::File(file) => format!("file:{}", file.folder.display()),
+        };
+        tracing::info!(collector = collector.name, to, "collector");
+    }
+    for tenant in &config.tenants {
+        let filters =
+            tenant.filters.iter().filter_map(|id| config.filters.get(id.0)).map(|filter| filter.name.as_str());
+        let route = tenant.route.iter().filter_map(|id| config.collectors.get(id.0)).map(|c| c.name.as_str());
+        let chain: Vec<&str> = filters.collect();
+        let route: Vec<&str> = route.collect();
+        tracing::info!(tenant = tenant.name, filters = chain.join(" > "), route = route.join(" + "), "tenant");
+    }
+    if let Some(address) = gateway.admin() {
+        tracing::info!(at = %format!("http://{address}/metrics"), "admin");
+    }
+    tracing::info!("ready");
+}
+
+/// One line every so often, about the time since the last one.
+async fn summarize(view: Arc<View>, every: Duration) {
+    let mut before = view.ledger.totals();
+    let mut ticks = tokio::time::interval(every);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let now = view.ledger.totals();
+        tracing::info!("last {} s: {}", every.as_secs_f64(), Summary::between(&before, &now));
+        for dead in view.dead_actors() {
+            tracing::error!(actor = dead, "dead: its part of the work is not done any more; restart the gateway");
+        }
+        before = now;
+    }
+}
+
+/// All that happened, and whether anything was lost uncounted.
+fn say_farewell(totals: &Totals) {
+    let nothing = crate::ledger::Ledger::new(totals.rows().clone()).totals();
+    tracing::info!("stopped: {}", Summary::between(&nothing, totals));
+    for discrepancy in totals.discrepancies() {
+        tracing::error!("the ledger does not add up: {discrepancy}");
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
