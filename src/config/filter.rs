@@ -115,7 +115,8 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
     let config = read_config(section.table("config"), folder);
     let granted = section.texts("collectors");
     let collectors = super::resolve(&section, granted, "collector", collector_names);
-    let on_error = section.choice("on_error", None, &[("pass", Some(OnError::Pass)), ("drop", Some(OnError::Drop))]);
+    let choices = [("tenant", None), ("pass", Some(OnError::Pass)), ("drop", Some(OnError::Drop))];
+    let on_error = section.choice("on_error", None, &choices);
     let tick = section.duration("tick", Duration::ZERO, Duration::ZERO..=Duration::from_secs(86_400));
     let limits = read_limits(section.table("limits"));
     section.finish();

@@ -183,6 +183,11 @@ fn show_complaints(path: &Path, complaints: &[Complaint]) -> String {
 /// `None` if the text is not even TOML; otherwise a configuration that may be used if nothing was complained of.
 fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let mut root = Section::root(complaints)?;
+    for (key, without) in [("listener", "nothing could ever come"), ("tenant", "nobody would own a packet")] {
+        if !root.has(key) {
+            root.complain(root.place(), format!("there is no [[{key}]], so {without}"));
+        }
+    }
     let gateway = read_gateway(root.table("gateway"), folder);
     let log = read_log(root.table("log"));
     let admin = read_admin(root.table("admin"));
@@ -208,12 +213,6 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     for section in root.tables("tenant") {
         let names = tenant::Names { listeners: &listener_names, filters: &filter_names, collectors: &collector_names };
         tenants.extend(tenant::read(section, &names, &mut default_tenant));
-    }
-    if listeners.is_empty() {
-        root.complain(root.place(), "there is no [[listener]], so nothing could ever come");
-    }
-    if tenants.is_empty() {
-        root.complain(root.place(), "there is no [[tenant]], so nobody would own a packet");
     }
     root.finish();
     Some(Config { gateway, log, admin, proto_hep, sandbox, listeners, collectors, filters, tenants })

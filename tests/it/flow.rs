@@ -3,62 +3,9 @@ use std::net::TcpStream;
 
 use crate::corpus;
 use crate::support::gateway::Gateway;
-use crate::support::guest::{self, Guest};
+use crate::support::guest;
 use crate::support::peers::{TcpSink, UdpSink, next_packet, udp_agent};
-
-const BOTH_LISTENERS: &str = r#"
-[[listener]]
-name = "udp"
-listen = "hep_udp:127.0.0.1:0"
-[[listener]]
-name = "tcp"
-listen = "hep_tcp:127.0.0.1:0"
-"#;
-
-fn collector(name: &str, to: &str) -> String {
-    format!("[[collector]]\nname = \"{name}\"\nto = \"{to}\"\n")
-}
-
-fn filter(name: &str, more: &str) -> String {
-    format!("[[filter]]\nname = \"{name}\"\ncomponent = \"{name}.wasm\"\n{more}\n")
-}
-
-/// A HEP3 packet with nothing but a payload.
-fn packet(payload: &[u8]) -> Vec<u8> {
-    let mut octets = b"HEP3\0\0".to_vec();
-    octets.extend_from_slice(&[0, 0, 0, 0x0f]);
-    octets.extend_from_slice(&u16::try_from(payload.len() + 6).unwrap().to_be_bytes());
-    octets.extend_from_slice(payload);
-    let length = u16::try_from(octets.len()).unwrap().to_be_bytes();
-    octets[4..6].copy_from_slice(&length);
-    octets
-}
-
-/// Skips packets whose payload begins with `s`, drops those with `d`, traps at `t`, never ends at `l`, and passes the
-/// others.
-const BY_FIRST_OCTET: Guest<'_> = Guest {
-    imports: r#"
-        (import "hep:filter/packets@0.1.0" "[method]batch.len" (func $len (param i32) (result i32)))
-        (import "hep:filter/packets@0.1.0" "[method]batch.payload" (func $payload (param i32 i32 i32 i32 i32)))"#,
-    definitions: "",
-    init: "",
-    on_batch: r#"
-        (local.set $j (call $len (local.get $batch)))
-        (i32.store (global.get $verdicts) (i32.const 1024))
-        (i32.store offset=4 (global.get $verdicts) (local.get $j))
-        (block $done (loop $next
-          (br_if $done (i32.eq (local.get $i) (local.get $j)))
-          (call $payload (local.get $batch) (local.get $i) (i32.const 0) (i32.const 1) (global.get $out))
-          (local.set $k (i32.load8_u (i32.load (global.get $out))))
-          (if (i32.eq (local.get $k) (i32.const 116)) (then unreachable))                       ;; t
-          (if (i32.eq (local.get $k) (i32.const 108)) (then (loop $forever (br $forever))))     ;; l
-          (i32.store8 (i32.add (i32.const 1024) (local.get $i))
-            (i32.add (i32.eq (local.get $k) (i32.const 115))                                    ;; s
-              (i32.mul (i32.const 2) (i32.eq (local.get $k) (i32.const 100)))))                 ;; d
-          (local.set $i (i32.add (local.get $i) (i32.const 1)))
-          (br $next)))"#,
-    on_tick: "",
-};
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter, packet};
 
 #[test]
 fn every_packet_of_the_corpus_leaves_octet_for_octet() {

@@ -1,6 +1,10 @@
 //! The integration tests, in one binary so that they link once.
 #![allow(clippy::unwrap_used, reason = "a test may; the exemption of .clippy.toml does not reach helper functions")]
 
+/// Several filters in a row: the callback rule, the two lanes, ticks and sending.
+mod chain;
+/// Every key of the configuration, at its default, at its edges and misspelt.
+mod config;
 /// The packets of real senders, as files.
 mod corpus;
 /// What filters may do and what becomes of those that do more.
@@ -16,6 +20,8 @@ mod laws;
 mod mutate;
 /// What several of the modules here need.
 mod support;
+/// The house: who imports whom, who may do what.
+mod tidy;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.

@@ -3,6 +3,7 @@
 pub(crate) mod gateway;
 pub(crate) mod guest;
 pub(crate) mod peers;
+pub(crate) mod settings;
 
 use std::time::{Duration, Instant};
 

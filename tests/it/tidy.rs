@@ -1,0 +1,178 @@
+use std::path::{Path, PathBuf};
+
+/// The layers, from the bottom. A module imports what stands below it, never what stands beside or above.
+const LAYERS: &[&[&str]] = &[
+    &["wire", "pace"],
+    &["config"],
+    &["ledger", "message"],
+    &["filter"],
+    &["listener", "tenant", "collector"],
+    &["admin"],
+    &["gateway"],
+    &["cli"],
+    &["main", "lib"],
+];
+
+/// The only files that may name actix: what is an actor, what actors say, and who starts and asks them.
+const ACTIX: &[&str] = &[
+    "admin/mod.rs",
+    "cli/dump.rs",
+    "cli/run.rs",
+    "collector/file.rs",
+    "collector/tcp.rs",
+    "collector/udp.rs",
+    "gateway/mod.rs",
+    "gateway/worker.rs",
+    "listener/connection.rs",
+    "listener/mod.rs",
+    "listener/tcp.rs",
+    "listener/udp.rs",
+    "message.rs",
+    "tenant/actor.rs",
+];
+
+/// The only file with `unsafe` in it.
+const UNSAFE: &[&str] = &["filter/cache.rs"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file below a folder with one of these endings, as path from there, and its text.
+fn files(folder: &str, endings: &[&str]) -> Vec<(String, String)> {
+    fn collect(at: &Path, base: &Path, endings: &[&str], found: &mut Vec<(String, String)>) {
+        for entry in std::fs::read_dir(at).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() {
+                if name != "target" && name != ".git" {
+                    collect(&path, base, endings, found);
+                }
+            } else if endings.iter().any(|ending| name.ends_with(ending)) {
+                let relative = path.strip_prefix(base).unwrap().to_str().unwrap().to_owned();
+                found.push((relative, std::fs::read_to_string(&path).unwrap_or_default()));
+            }
+        }
+    }
+    let base = root().join(folder);
+    let mut found = Vec::new();
+    collect(&base, &base, endings, &mut found);
+    found.sort();
+    assert!(!found.is_empty());
+    found
+}
+
+/// The lines of a source file without comments and without its tests.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]"));
+    lines.enumerate().filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+fn module_of(path: &str) -> &str {
+    path.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+fn layer_of(module: &str) -> usize {
+    LAYERS.iter().position(|layer| layer.contains(&module)).unwrap_or_else(|| panic!("{module} stands in no layer"))
+}
+
+#[test]
+fn imports_point_down() {
+    for (path, text) in files("src", &[".rs"]) {
+        let module = module_of(&path);
+        for (number, line) in code(&text) {
+            for import in line.split("crate::").skip(1) {
+                let name = import.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap();
+                if name == module || name.is_empty() {
+                    continue;
+                }
+                assert!(
+                    layer_of(name) < layer_of(module),
+                    "src/{path}:{}: {module} may not import {name}: {line}",
+                    number + 1
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_filter_host_names_wasmtime_and_only_actors_name_actix() {
+    for (path, text) in files("src", &[".rs"]) {
+        for (number, line) in code(&text) {
+            let at = format!("src/{path}:{}: {line}", number + 1);
+            assert!(!line.contains("wasmtime") || path.starts_with("filter/"), "{at}");
+            assert!(!line.contains("actix") || ACTIX.contains(&path.as_str()), "{at}");
+        }
+    }
+}
+
+#[test]
+fn there_is_one_file_with_unsafe_in_it() {
+    let has_unsafe = |text: &str| code(text).any(|(_, line)| line.contains("unsafe {") || line.contains("unsafe_code"));
+    let found: Vec<String> =
+        files("src", &[".rs"]).into_iter().filter(|(_, text)| has_unsafe(text)).map(|(path, _)| path).collect();
+    assert_eq!(found, UNSAFE);
+}
+
+#[test]
+fn the_codec_and_what_decides_have_no_clock_socket_or_log() {
+    for (path, text) in files("src", &[".rs"]) {
+        let decides = ["wire/", "pace.rs", "collector/postponed.rs", "collector/rotation.rs", "tenant/table.rs"];
+        if !decides.iter().any(|prefix| path.starts_with(prefix)) {
+            continue;
+        }
+        for (number, line) in code(&text) {
+            for word in ["Instant::now", "SystemTime", "tracing::", ".await", "std::fs", "UdpSocket", "TcpStream"] {
+                assert!(!line.contains(word), "src/{path}:{}: {line}", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_source_file_begins_with_what_it_is() {
+    for (path, text) in files("src", &[".rs"]) {
+        let first = text.lines().next().unwrap_or_default();
+        assert!(first.starts_with("//! ") || path == "lib.rs", "src/{path}: {first}");
+    }
+}
+
+#[test]
+fn every_dependency_is_a_sentence() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let mut in_dependencies = false;
+    let mut before = "";
+    let mut count = 0;
+    for line in manifest.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.ends_with("dependencies]");
+        } else if in_dependencies && line.contains(" = ") && !line.starts_with([' ', '#']) {
+            assert!(before.starts_with("# "), "Cargo.toml: no sentence before: {line}");
+            count += 1;
+        }
+        before = line;
+    }
+    assert!(count > 20, "{count}");
+}
+
+#[test]
+fn no_file_names_the_machine_it_was_written_on() {
+    let endings = ["rs", "toml", "md", "wit", "run", "build", "sh", "txt", "json"];
+    for (path, text) in files(".", &endings) {
+        // Put together here, so that this file does not name them.
+        for word in [["/wo", "rk/"].concat(), ["/ro", "ot/"].concat(), ["index.cra", "tes.io"].concat()] {
+            assert!(!text.contains(&word), "{path} names {word}");
+        }
+    }
+}
+
+#[test]
+fn a_test_that_is_not_run_by_default_says_why() {
+    for (path, text) in files("tests", &[".rs"]) {
+        for (number, line) in text.lines().enumerate() {
+            let ignored = ["#[ig", "nore]"].concat();
+            assert!(!line.contains(&ignored), "tests/{path}:{}", number + 1);
+        }
+    }
+}
