@@ -3,6 +3,8 @@
 
 /// Several filters in a row: the callback rule, the two lanes, ticks and sending.
 mod chain;
+/// Where HEP goes: versions, waiting, breaking, files.
+mod collectors;
 /// Every key of the configuration, at its default, at its edges and misspelt.
 mod config;
 /// The packets of real senders, as files.
@@ -16,8 +18,12 @@ mod generate;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;
+/// Where HEP comes in: garbage, limits, half packets.
+mod listeners;
 /// Ways in which octets go wrong.
 mod mutate;
+/// What the gateway says when it starts, or does not, and when it ends.
+mod startup;
 /// What several of the modules here need.
 mod support;
 /// The house: who imports whom, who may do what.
