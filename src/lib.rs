@@ -1,3 +1,4 @@
 //! hepgate
 
+pub mod cli;
 pub mod wire;

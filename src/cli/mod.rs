@@ -1,0 +1,3 @@
+//! The sub-commands behind `main`: each has its arguments beside it, prints, and says the exit code.
+
+pub mod capture;
