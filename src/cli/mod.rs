@@ -1,3 +1,6 @@
 //! The sub-commands behind `main`: each has its arguments beside it, prints, and says the exit code.
 
 pub mod capture;
+pub mod dump;
+pub mod printer;
+mod tell;

@@ -3,3 +3,5 @@
 
 /// Captures of every kind give the packets that are in them.
 mod capture;
+/// `hepgate dump` prints what is in a capture, and nothing secret.
+mod dump;
