@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use hepgate::cli::dump::{self, DumpArgs};
+use hepgate::cli::send::{self, SendArgs};
 
 /// A HEP capture gateway, and tools for HEP beside it
 #[derive(Parser)]
@@ -16,6 +17,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Dump(DumpArgs),
+    Send(SendArgs),
 }
 
 fn main() -> ExitCode {
@@ -28,5 +30,6 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     Ok(match cli.command {
         Command::Dump(args) => dump::dump(&args)?,
+        Command::Send(args) => send::send(&args)?,
     })
 }

@@ -3,4 +3,5 @@
 pub mod capture;
 pub mod dump;
 pub mod printer;
+pub mod send;
 mod tell;

@@ -5,3 +5,5 @@
 mod capture;
 /// `hepgate dump` prints what is in a capture, and nothing secret.
 mod dump;
+/// `hepgate send` brings a capture to a collector.
+mod send;
