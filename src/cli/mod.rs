@@ -1,8 +1,13 @@
 //! The sub-commands behind `main`: each parses nothing any more, does its work, and says how it ended.
 
+pub mod capture;
 mod check;
+pub mod dump;
 mod logging;
+pub mod printer;
 mod run;
+pub mod send;
+mod tell;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,7 +15,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use check::{CheckArgs, check};
+use dump::DumpArgs;
 pub use run::{RunArgs, RunError, run};
+use send::SendArgs;
 
 /// Where the configuration is looked for if nobody says.
 pub const DEFAULT_CONFIG: &str = "config/hepgate.toml";
@@ -34,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     Run(RunArgs),
     Check(CheckArgs),
+    Dump(DumpArgs),
+    Send(SendArgs),
 }
 
 impl Cli {
@@ -46,6 +55,8 @@ impl Cli {
             None => Ok(run(&RunArgs { config: PathBuf::from(DEFAULT_CONFIG) })?),
             Some(Command::Run(args)) => Ok(run(&args)?),
             Some(Command::Check(args)) => Ok(check(&args)),
+            Some(Command::Dump(args)) => Ok(dump::dump(&args)?),
+            Some(Command::Send(args)) => Ok(send::send(&args)?),
         }
     }
 }
@@ -56,4 +67,8 @@ impl Cli {
 pub enum CliError {
     #[error(transparent)]
     Run(#[from] RunError),
+    #[error(transparent)]
+    Dump(#[from] dump::DumpError),
+    #[error(transparent)]
+    Send(#[from] send::SendError),
 }

@@ -1,6 +1,8 @@
 //! The integration tests, in one binary so that they link once.
-#![allow(clippy::unwrap_used, reason = "a test may; the exemption of .clippy.toml does not reach helper functions")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may; .clippy.toml does not reach helper functions")]
 
+/// Captures of every kind give the packets that are in them.
+mod capture;
 /// Several filters in a row: the callback rule, the two lanes, ticks and sending.
 mod chain;
 /// Where HEP goes: versions, waiting, breaking, files.
@@ -9,6 +11,8 @@ mod collectors;
 mod config;
 /// The packets of real senders, as files.
 mod corpus;
+/// `hepgate dump` prints what is in a capture, and nothing secret.
+mod dump;
 /// What filters may do and what becomes of those that do more.
 mod filter;
 /// Packets go through a running gateway as they should.
@@ -22,6 +26,8 @@ mod laws;
 mod listeners;
 /// Ways in which octets go wrong.
 mod mutate;
+/// `hepgate send` brings a capture to a collector.
+mod send;
 /// What the gateway says when it starts, or does not, and when it ends.
 mod startup;
 /// What several of the modules here need.

@@ -95,10 +95,6 @@ impl Gateway {
         at.split_once(':').unwrap().1.parse().unwrap()
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// The log lines whose message is this.
     pub(crate) fn lines_saying(&self, message: &str) -> Vec<Value> {
         self.lines.lock().unwrap().iter().filter(|line| line["message"] == message).cloned().collect()
@@ -133,12 +129,12 @@ impl Gateway {
 
     /// Waits until a metric has this value.
     pub(crate) fn await_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
-        let mut last = 0;
         let start = std::time::Instant::now();
-        while {
-            last = self.metrics().get(name, labels);
-            last != value
-        } {
+        loop {
+            let last = self.metrics().get(name, labels);
+            if last == value {
+                return;
+            }
             assert!(
                 start.elapsed() < PATIENCE,
                 "{name} {labels:?} is {last} and never {value}\n{}{}",

@@ -1,6 +1,6 @@
 //! Agents and collectors, as sockets of the test's own.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 
 use super::PATIENCE;
@@ -82,12 +82,4 @@ pub(crate) fn next_packet(stream: &mut impl Read) -> Vec<u8> {
     packet.resize(length, 0);
     stream.read_exact(&mut packet[6..]).expect("the packet ended early");
     packet
-}
-
-/// Sends packets over one connection and closes it.
-pub(crate) fn send_over_tcp<'a>(to: SocketAddr, packets: impl IntoIterator<Item = &'a [u8]>) {
-    let mut stream = TcpStream::connect(to).unwrap();
-    for packet in packets {
-        stream.write_all(packet).unwrap();
-    }
 }
