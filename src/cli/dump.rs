@@ -1,4 +1,4 @@
-//! `hepgate dump`: the packets of a capture file, one a line.
+//! `hepgate dump`: the packets of a capture file, or those that come in, one a line.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
@@ -9,11 +9,14 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::capture::{Capture, FileError, HepFinder};
+use super::live::{self, LiveError};
 use super::printer::{Format, Printer};
 use super::tell::{Grouped, count, tell};
 
 /// Says more about the output than the options do.
 const AFTER_HELP: &str = "\
+Without --read it listens itself: at the addresses of --listen, or at hep_udp:*:5656 and hep_tcp:*:5656.
+
 Capture files are pcap or pcapng, of Ethernet (also with VLAN tags), raw IP, loopback or Linux cooked links. \
 IP fragments and TCP streams are put together.
 
@@ -48,21 +51,27 @@ At the end the sums go to standard error. The exit code is 0 if the file was rea
 and 1 if not.
 
 Examples:
+  hepgate dump
+  hepgate dump --listen hep_udp:127.0.0.1:9060 --json
   hepgate dump --read hep.pcap
   hepgate dump --read hep.pcapng --port 9060 --count 20
   hepgate dump --read hep.pcap --json | jq 'select(.payload_type == 100)'
   tcpdump -i any -U -w - port 9060 | hepgate dump --read -";
 
-/// Print the HEP packets of a capture file, one a line
+/// Print HEP packets, those that come in or those of a capture file, one a line
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct DumpArgs {
+    /// Listen here: hep_udp:ADDRESS[:PORT] or hep_tcp:ADDRESS[:PORT]; may be given several times
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "read")]
+    pub listen: Vec<String>,
+
     /// The capture file, pcap or pcapng; - is standard input
     #[arg(long, value_name = "FILE")]
-    pub read: PathBuf,
+    pub read: Option<PathBuf>,
 
-    /// Only what comes from or goes to this port; may be given several times
-    #[arg(long = "port", value_name = "PORT")]
+    /// Of the file only what comes from or goes to this port; may be given several times
+    #[arg(long = "port", value_name = "PORT", requires = "read")]
     pub ports: Vec<NonZeroU16>,
 
     /// Print JSON, one object a line
@@ -88,6 +97,9 @@ pub enum DumpError {
     /// Where it is printed.
     #[error("cannot write to standard output: {0}")]
     Output(#[from] io::Error),
+    /// Where it listens.
+    #[error(transparent)]
+    Live(#[from] LiveError),
 }
 
 /// Runs `hepgate dump`.
@@ -95,19 +107,25 @@ pub enum DumpError {
 /// # Errors
 /// [`DumpError`]: the file cannot be read at all, or nothing can be written.
 pub fn dump(args: &DumpArgs) -> Result<ExitCode, DumpError> {
+    let format = if args.json { Format::Json } else { Format::text_for(&io::stdout()) };
+    match &args.read {
+        Some(path) => dump_file(args, path, format),
+        None => Ok(live::dump(&args.listen, format, args.count)?),
+    }
+}
+
+fn dump_file(args: &DumpArgs, path: &Path, format: Format) -> Result<ExitCode, DumpError> {
     let ports: Vec<u16> = args.ports.iter().map(|port| port.get()).collect();
-    let is_stdin = args.read == Path::new("-");
-    let file = |error| DumpError::File { path: args.read.clone(), error };
+    let is_stdin = path == Path::new("-");
+    let file = |error| DumpError::File { path: path.to_owned(), error };
     let reader: Box<dyn Read> = if is_stdin {
         Box::new(io::stdin().lock())
     } else {
-        Box::new(File::open(&args.read).map_err(|error| file(error.into()))?)
+        Box::new(File::open(path).map_err(|error| file(error.into()))?)
     };
     let capture = Capture::new(reader, &ports).map_err(file)?;
 
-    let out = io::stdout().lock();
-    let format = if args.json { Format::Json } else { Format::text_for(&out) };
-    let mut printer = Printer::new(BufWriter::new(out), format);
+    let mut printer = Printer::new(BufWriter::new(io::stdout().lock()), format);
     // Whoever feeds us through a pipe may be watching.
     let result = print_packets(capture, &mut printer, ports.is_empty(), args.count, is_stdin);
     let result = result.and_then(|sums| printer.flush().map(|()| sums));

@@ -3,6 +3,7 @@
 pub mod capture;
 mod check;
 pub mod dump;
+pub mod live;
 mod logging;
 pub mod printer;
 mod run;

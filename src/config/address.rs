@@ -21,6 +21,15 @@ impl Transport {
             Self::Tcp => "tcp",
         }
     }
+
+    /// The number that IP has for it: 17 or 6.
+    #[must_use]
+    pub const fn ip_protocol(self) -> u8 {
+        match self {
+            Self::Udp => 17,
+            Self::Tcp => 6,
+        }
+    }
 }
 
 /// Where a listener binds.

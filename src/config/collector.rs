@@ -141,10 +141,9 @@ fn read_version(section: &mut Section<'_, '_>) -> VersionOut {
 
 fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSettings {
     let times = Duration::from_millis(1)..=Duration::from_secs(3_600);
-    let send_timeout = u64::try_from(proto_hep.hep_send_timeout.as_millis()).unwrap_or(u64::MAX);
     let settings = StreamSettings {
         connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), times.clone()),
-        hep_send_timeout: super::hep_send_timeout(section, send_timeout),
+        hep_send_timeout: super::hep_send_timeout(section, proto_hep.hep_send_timeout),
         hep_async_max_postponed_chunks: super::hep_async_max_postponed_chunks(
             section,
             proto_hep.hep_async_max_postponed_chunks,

@@ -31,34 +31,48 @@ pub struct StreamLimits {
     pub hep_max_msg_chunks: u32,
 }
 
+impl Listener {
+    /// A listener with nothing but its name and address said.
+    #[must_use]
+    pub fn with_defaults(name: &str, listen: ListenAddr, proto_hep: &ProtoHep) -> Self {
+        let stream = StreamLimits {
+            idle: Duration::from_secs(600),
+            connections_max: 10_000,
+            connections_per_peer_max: 1_000,
+            hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
+        };
+        Self { name: name.to_owned(), listen, receive_buffer_octets: 4 << 20, stream }
+    }
+}
+
 pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option<Listener> {
     let name = section.name("listener");
     let listen = read_listen(&mut section, proto_hep.hep_port);
-    let is = |transport| listen.is_none_or(|listen| listen.transport == transport);
-    let mut receive_buffer_octets = 4 << 20;
-    if is(Transport::Udp) {
-        receive_buffer_octets = section.count("receive_buffer_octets", receive_buffer_octets, 4 << 10..=1 << 30);
-    }
-    let mut stream = StreamLimits {
-        idle: Duration::from_secs(600),
-        connections_max: 10_000,
-        connections_per_peer_max: 1_000,
-        hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
+    let (Some(name), Some(listen)) = (name, listen) else {
+        // Without an address nobody knows which keys belong here.
+        return None;
     };
-    if is(Transport::Tcp) {
-        stream = StreamLimits {
-            idle: section.duration("idle", stream.idle, Duration::from_millis(100)..=Duration::from_secs(86_400)),
-            connections_max: section.count("connections_max", stream.connections_max, 1..=1_000_000),
-            connections_per_peer_max: section.count(
-                "connections_per_peer_max",
-                stream.connections_per_peer_max,
-                1..=1_000_000,
-            ),
-            hep_max_msg_chunks: super::hep_max_msg_chunks(&mut section, stream.hep_max_msg_chunks),
-        };
+    let default = Listener::with_defaults(&name, listen, proto_hep);
+    let (mut receive_buffer_octets, mut stream) = (default.receive_buffer_octets, default.stream);
+    match listen.transport {
+        Transport::Udp => {
+            receive_buffer_octets = section.count("receive_buffer_octets", receive_buffer_octets, 4 << 10..=1 << 30);
+        }
+        Transport::Tcp => {
+            stream = StreamLimits {
+                idle: section.duration("idle", stream.idle, Duration::from_millis(100)..=Duration::from_secs(86_400)),
+                connections_max: section.count("connections_max", stream.connections_max, 1..=1_000_000),
+                connections_per_peer_max: section.count(
+                    "connections_per_peer_max",
+                    stream.connections_per_peer_max,
+                    1..=1_000_000,
+                ),
+                hep_max_msg_chunks: super::hep_max_msg_chunks(&mut section, stream.hep_max_msg_chunks),
+            };
+        }
     }
     section.finish();
-    Some(Listener { name: name?, listen: listen?, receive_buffer_octets, stream })
+    Some(Listener { receive_buffer_octets, stream, ..default })
 }
 
 fn read_listen(section: &mut Section<'_, '_>, hep_port: u16) -> Option<ListenAddr> {

@@ -127,6 +127,19 @@ pub struct Sandbox {
     pub stack_octets_max: usize,
 }
 
+impl Default for ProtoHep {
+    /// As in the module's documentation.
+    fn default() -> Self {
+        Self {
+            hep_port: 5_656,
+            hep_send_timeout: Duration::from_millis(100),
+            hep_max_msg_chunks: 32,
+            hep_async_max_postponed_chunks: 32,
+            hep_capture_id: 1,
+        }
+    }
+}
+
 impl Config {
     /// Reads a file. Relative paths in it are relative to its folder.
     ///
@@ -267,18 +280,21 @@ fn read_admin(mut section: Section<'_, '_>) -> Option<SocketAddr> {
 }
 
 fn read_proto_hep(mut section: Section<'_, '_>) -> ProtoHep {
+    let default = ProtoHep::default();
+    let postponed = default.hep_async_max_postponed_chunks;
     let proto_hep = ProtoHep {
-        hep_port: narrow(section.whole("hep_port", 5_656, 1..=65_535)),
-        hep_send_timeout: hep_send_timeout(&mut section, 100),
-        hep_max_msg_chunks: hep_max_msg_chunks(&mut section, 32),
-        hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(&mut section, 32),
-        hep_capture_id: narrow(section.whole("hep_capture_id", 1, 0..=65_535)),
+        hep_port: narrow(section.whole("hep_port", default.hep_port.into(), 1..=65_535)),
+        hep_send_timeout: hep_send_timeout(&mut section, default.hep_send_timeout),
+        hep_max_msg_chunks: hep_max_msg_chunks(&mut section, default.hep_max_msg_chunks),
+        hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(&mut section, postponed),
+        hep_capture_id: narrow(section.whole("hep_capture_id", default.hep_capture_id.into(), 0..=65_535)),
     };
     section.finish();
     proto_hep
 }
 
-fn hep_send_timeout(section: &mut Section<'_, '_>, default: u64) -> Duration {
+fn hep_send_timeout(section: &mut Section<'_, '_>, default: Duration) -> Duration {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
     Duration::from_millis(section.whole("hep_send_timeout", default, 1..=600_000))
 }
 

@@ -261,14 +261,10 @@ impl Seed {
         started.chains.push(chains.clone().recipient());
         for listener in self.listeners {
             let ListenerSeed { id, name, socket, stream, admission } = listener;
-            let to = chains.clone().recipient();
+            let (to, intake) = (chains.clone().recipient(), Intake::new(id, &name, Rc::clone(&page)));
             let drain = match socket {
-                Socket::Udp(socket) => {
-                    UdpListener::new(socket, Intake::new(id, &name, Rc::clone(&page)), to)?.start().recipient()
-                }
-                Socket::Tcp(socket) => {
-                    TcpListener::new(socket, id, &name, Rc::clone(&page), stream, admission, to)?.start().recipient()
-                }
+                Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),
+                Socket::Tcp(socket) => TcpListener::new(socket, intake, stream, admission, to)?.start().recipient(),
             };
             started.listeners.push((name, drain));
         }

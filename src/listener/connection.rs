@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::CONNECTION_BATCHES_MAX;
-use super::intake::{Intake, Tally, received};
+use super::intake::{Tally, received};
 use super::limits::Admitted;
 use super::tcp::Shared;
 use crate::config::Transport;
@@ -34,7 +34,6 @@ pub(super) struct Connection {
     peer: SocketAddr,
     local: SocketAddr,
     framer: Framer,
-    intake: Intake,
     shared: Rc<Shared>,
     room: Arc<Semaphore>,
     /// For the next batch. Nothing is read without it.
@@ -51,7 +50,6 @@ impl Connection {
         peer: SocketAddr,
         local: SocketAddr,
         admitted: Admitted,
-        intake: Intake,
         shared: Rc<Shared>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(CONNECTION_BATCHES_MAX));
@@ -60,7 +58,6 @@ impl Connection {
             peer,
             local,
             framer: Framer::new(shared.limits.hep_max_msg_chunks),
-            intake,
             permit: Arc::clone(&room).try_acquire_owned().ok(),
             shared,
             room,
@@ -96,14 +93,15 @@ impl Connection {
 
     fn take(&mut self, octets: Bytes, ctx: &mut Context<Self>) {
         self.last_read = Instant::now();
-        let origin = self.intake.origin(Transport::Tcp, self.peer, self.local, wall_clock());
+        let mut intake = self.shared.intake.borrow_mut();
+        let origin = intake.origin(Transport::Tcp, self.peer, self.local, wall_clock());
         let mut tally = Tally::default();
         let mut packets = Vec::new();
         self.framer.push(octets);
         let end = loop {
             match self.framer.next_packet() {
                 Ok(Some(octets)) => {
-                    let packet = self.intake.take(octets, self.peer, self.last_read, &mut tally);
+                    let packet = intake.take(octets, self.peer, self.last_read, &mut tally);
                     packets.extend(packet.map(|packet| received(packet, origin)));
                 }
                 Ok(None) => break None,
@@ -111,18 +109,20 @@ impl Connection {
             }
         };
         if let Some(error) = end {
-            self.intake.reject_unread(reject_reason(error), self.framer.partial_octets(), &mut tally);
+            let (reason, partial) = (reject_reason(error), self.framer.partial_octets());
+            intake.reject_unread(reason, &error, partial, self.peer, self.last_read, &mut tally);
         }
         let count = packets.len();
-        self.intake.count(tally, count, true);
+        intake.count(tally, count, true);
         if count > 0 {
             let permit = self.permit.take();
             if self.shared.chains.try_send(Batch { packets, permit }).is_err() {
-                self.intake.count_lost(count);
+                intake.count_lost(count);
             }
         }
+        drop(intake);
         match end {
-            Some(error) => self.break_off(error, ctx),
+            Some(error) => self.close_counted(close_reason(error), ctx),
             None if !self.drained.is_empty() && self.framer.partial_octets() == 0 => {
                 self.close(CloseReason::Stopping, ctx);
             }
@@ -143,26 +143,15 @@ impl Connection {
         }
     }
 
-    fn break_off(&mut self, error: FrameError, ctx: &mut Context<Self>) {
-        let reason = match error {
-            FrameError::NotHep { .. } => CloseReason::NotHep,
-            FrameError::StatedLength { .. } => CloseReason::StatedLength,
-            FrameError::TooManyReads { .. } => CloseReason::TooManyReads,
-        };
-        if let Some(unsaid) = self.shared.said.borrow_mut().say(self.last_read) {
-            let (listener, peer) = (self.shared.name.as_str(), self.peer);
-            tracing::warn!(listener, %peer, reason = reason.as_str(), unsaid, "connection closed: {error}");
-        }
-        self.close_counted(reason, ctx);
-    }
-
     /// Closes, and counts a packet of which only the beginning came.
     fn close(&mut self, reason: CloseReason, ctx: &mut Context<Self>) {
         let partial = self.framer.partial_octets();
         if partial > 0 && self.closed.is_none() {
             let mut tally = Tally::default();
-            self.intake.reject_unread(RejectReason::Truncated, partial, &mut tally);
-            self.intake.count(tally, 0, true);
+            let mut intake = self.shared.intake.borrow_mut();
+            let why = format!("the connection closed ({}) after {partial} octets of a packet", reason.as_str());
+            intake.reject_unread(RejectReason::Truncated, &why, partial, self.peer, Instant::now(), &mut tally);
+            intake.count(tally, 0, true);
         }
         self.close_counted(reason, ctx);
     }
@@ -191,6 +180,14 @@ const fn reject_reason(error: FrameError) -> RejectReason {
     }
 }
 
+const fn close_reason(error: FrameError) -> CloseReason {
+    match error {
+        FrameError::NotHep { .. } => CloseReason::NotHep,
+        FrameError::StatedLength { .. } => CloseReason::StatedLength,
+        FrameError::TooManyReads { .. } => CloseReason::TooManyReads,
+    }
+}
+
 impl Actor for Connection {
     type Context = Context<Self>;
 
@@ -201,9 +198,7 @@ impl Actor for Connection {
 
     fn stopped(&mut self, _: &mut Self::Context) {
         let reason = self.closed.unwrap_or(CloseReason::Stopping);
-        let writing = self.shared.page.write();
-        writing.listener(self.shared.id, ListenerCount::Closed(reason), 1);
-        writing.listener_less(self.shared.id, ListenerCount::Open, 1);
+        self.shared.count(&[(ListenerCount::Closed(reason), 1), (ListenerCount::Open, -1)]);
     }
 }
 

@@ -1,5 +1,6 @@
 //! From octets to a counted batch: what UDP and TCP have in common.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -10,20 +11,29 @@ use crate::config::{ListenerId, Transport};
 use crate::ledger::{DropReason, ListenerCount, Page};
 use crate::message::{Origin, Received};
 use crate::pace::Repeated;
-use crate::wire::{CapturedAt, Packet, RejectReason, Rejected, decode};
+use crate::wire::{CapturedAt, Packet, RejectReason, decode};
 
 /// Log lines about packets that were rejected, for each listener and worker: a flood of garbage must not become a
 /// flood of lines. All are counted.
 const REJECTED_LINES_MAX: u32 = 5;
 const REJECTED_WINDOW: Duration = Duration::from_secs(10);
 
-/// Decodes and counts what a listener takes in.
-#[derive(Debug)]
+/// Told of every packet that is rejected, and of who sent it.
+pub type Teller = Box<dyn FnMut(&dyn fmt::Display, SocketAddr)>;
+
+/// Decodes and counts what a listener takes in. All connections of a listener on a worker share one.
 pub struct Intake {
     id: ListenerId,
     name: String,
     page: Rc<Page>,
     said: Repeated,
+    teller: Option<Teller>,
+}
+
+impl fmt::Debug for Intake {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Intake").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 /// What a batch brought, to be counted at once.
@@ -40,7 +50,14 @@ impl Intake {
     /// For the listener of that id and name, counting on that page.
     #[must_use]
     pub fn new(id: ListenerId, name: &str, page: Rc<Page>) -> Self {
-        Self { id, name: name.to_owned(), page, said: Repeated::new(REJECTED_LINES_MAX, REJECTED_WINDOW) }
+        let said = Repeated::new(REJECTED_LINES_MAX, REJECTED_WINDOW);
+        Self { id, name: name.to_owned(), page, said, teller: None }
+    }
+
+    /// The same, but it tells somebody of every rejected packet instead of the log of a few.
+    #[must_use]
+    pub fn telling(self, teller: Teller) -> Self {
+        Self { teller: Some(teller), ..self }
     }
 
     pub(super) const fn id(&self) -> ListenerId {
@@ -70,25 +87,36 @@ impl Intake {
                 Some(packet)
             }
             Err(rejected) => {
-                self.reject(&rejected, peer, now, tally);
+                tally.rejected.push(rejected.reason());
+                self.tell(rejected.reason(), &rejected, peer, now);
                 None
             }
         }
     }
 
-    fn reject(&mut self, rejected: &Rejected, peer: SocketAddr, now: Instant, tally: &mut Tally) {
-        tally.rejected.push(rejected.reason());
-        if let Some(unsaid) = self.said.say(now) {
-            let (listener, reason) = (self.name.as_str(), rejected.reason().as_str());
-            tracing::warn!(listener, %peer, reason, unsaid, "rejected: {rejected}");
-        }
-    }
-
-    /// Counts a packet that never came to be decoded: the stream broke in it, or before it.
-    pub(super) fn reject_unread(&mut self, reason: RejectReason, octets: usize, tally: &mut Tally) {
+    /// Counts a packet that never came to be decoded: `why` the stream broke in it, or before it.
+    pub(super) fn reject_unread(
+        &mut self,
+        reason: RejectReason,
+        why: &dyn fmt::Display,
+        octets: usize,
+        peer: SocketAddr,
+        now: Instant,
+        tally: &mut Tally,
+    ) {
         tally.received += 1;
         tally.octets += wide(octets);
         tally.rejected.push(reason);
+        self.tell(reason, why, peer, now);
+    }
+
+    fn tell(&mut self, reason: RejectReason, why: &dyn fmt::Display, peer: SocketAddr, now: Instant) {
+        if let Some(teller) = &mut self.teller {
+            teller(why, peer);
+        } else if let Some(unsaid) = self.said.say(now) {
+            let listener = self.name.as_str();
+            tracing::warn!(listener, %peer, reason = reason.as_str(), unsaid, "rejected: {why}");
+        }
     }
 
     /// Counts a batch. `packets` of it go to the chains if there was `room`, and are dropped otherwise.

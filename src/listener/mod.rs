@@ -14,7 +14,7 @@ mod tcp;
 mod udp;
 
 pub use bind::{BindError, Bound, bind};
-pub use intake::Intake;
+pub use intake::{Intake, Teller};
 pub use limits::ConnectionLimits;
 pub use tcp::TcpListener;
 pub use udp::UdpListener;

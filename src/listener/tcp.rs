@@ -19,7 +19,7 @@ use super::connection::Connection;
 use super::intake::Intake;
 use super::limits::ConnectionLimits;
 use crate::config::{ListenerId, StreamLimits};
-use crate::ledger::{ListenerCount, Page};
+use crate::ledger::ListenerCount;
 use crate::message::{Batch, Drain};
 use crate::pace::Repeated;
 
@@ -30,13 +30,27 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 pub(super) struct Shared {
     pub(super) id: ListenerId,
     pub(super) name: String,
-    pub(super) page: Rc<Page>,
+    pub(super) intake: RefCell<Intake>,
     pub(super) limits: StreamLimits,
     pub(super) chains: Recipient<Batch>,
     /// Where reads go: one block for all connections, from which each read takes what it brought, so that an idle
     /// connection has no buffer.
     pub(super) arena: RefCell<BytesMut>,
     pub(super) said: RefCell<Repeated>,
+}
+
+impl Shared {
+    /// Adds these, or takes one away where it says -1.
+    pub(super) fn count(&self, counts: &[(ListenerCount, i8)]) {
+        let intake = self.intake.borrow();
+        let writing = intake.page().write();
+        for (count, n) in counts {
+            match n {
+                -1 => writing.listener_less(self.id, *count, 1),
+                _ => writing.listener(self.id, *count, 1),
+            }
+        }
+    }
 }
 
 /// Owns one listening socket and takes connections, each of which is an actor of its own.
@@ -66,17 +80,15 @@ impl TcpListener {
     /// What the system says if the socket cannot be watched.
     pub fn new(
         socket: StdTcpListener,
-        id: ListenerId,
-        name: &str,
-        page: Rc<Page>,
+        intake: Intake,
         limits: StreamLimits,
         admission: Arc<ConnectionLimits>,
         chains: Recipient<Batch>,
     ) -> io::Result<Self> {
         let shared = Rc::new(Shared {
-            id,
-            name: name.to_owned(),
-            page,
+            id: intake.id(),
+            name: intake.name().to_owned(),
+            intake: RefCell::new(intake),
             limits,
             chains,
             arena: RefCell::new(BytesMut::new()),
@@ -91,7 +103,7 @@ impl TcpListener {
         let admitted = match self.admission.admit(peer.ip()) {
             Ok(admitted) => admitted,
             Err(reason) => {
-                self.shared.page.write().listener(self.shared.id, ListenerCount::Closed(reason), 1);
+                self.shared.count(&[(ListenerCount::Closed(reason), 1)]);
                 if let Some(unsaid) = self.shared.said.borrow_mut().say(std::time::Instant::now()) {
                     let listener = self.shared.name.as_str();
                     tracing::warn!(listener, %peer, reason = reason.as_str(), unsaid, "connection refused");
@@ -104,12 +116,8 @@ impl TcpListener {
             // The peer is gone already; the first read will say so.
             Err(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         };
-        let writing = self.shared.page.write();
-        writing.listener(self.shared.id, ListenerCount::Opened, 1);
-        writing.listener(self.shared.id, ListenerCount::Open, 1);
-        drop(writing);
-        let intake = Intake::new(self.shared.id, &self.shared.name, Rc::clone(&self.shared.page));
-        let connection = Connection::new(stream, peer, local, admitted, intake, Rc::clone(&self.shared)).start();
+        self.shared.count(&[(ListenerCount::Opened, 1), (ListenerCount::Open, 1)]);
+        let connection = Connection::new(stream, peer, local, admitted, Rc::clone(&self.shared)).start();
         if self.connections.len() == self.connections.capacity() {
             self.connections.retain(|connection| connection.upgrade().is_some());
         }

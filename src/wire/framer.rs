@@ -3,13 +3,14 @@
 use bytes::{Bytes, BytesMut};
 
 use super::decode::first_four;
+use super::rejected::hex;
 use super::{HEADER_OCTETS, MAGIC_EEP3, MAGIC_HEP3};
 
 /// Why a stream cannot be cut any further. HEP3 has no mark to find the next packet by, so the connection must close.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FrameError {
     /// The next packet begins with neither magic.
-    #[error("not HEP3: the packet begins with {first:02x?}")]
+    #[error("not HEP3: the packet begins with {}", hex(.first))]
     NotHep {
         /// Its first four octets, zero-filled.
         first: [u8; 4],

@@ -150,7 +150,8 @@ impl RejectReason {
     }
 }
 
-fn hex(octets: &[u8; 4]) -> String {
+/// Four octets as people read them.
+pub(super) fn hex(octets: &[u8; 4]) -> String {
     let [a, b, c, d] = octets;
     format!("{a:02x} {b:02x} {c:02x} {d:02x}")
 }

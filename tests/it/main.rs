@@ -13,6 +13,8 @@ mod config;
 mod corpus;
 /// `hepgate dump` prints what is in a capture, and nothing secret.
 mod dump;
+/// `hepgate dump` listens by itself and prints what comes.
+mod dump_live;
 /// What filters may do and what becomes of those that do more.
 mod filter;
 /// Packets go through a running gateway as they should.

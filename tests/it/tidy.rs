@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
 /// The only files that may name actix: what is an actor, what actors say, and who starts and asks them.
 const ACTIX: &[&str] = &[
     "admin/mod.rs",
-    "cli/dump.rs",
+    "cli/live.rs",
     "cli/run.rs",
     "collector/file.rs",
     "collector/tcp.rs",

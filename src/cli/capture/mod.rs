@@ -29,6 +29,7 @@ use bytes::Bytes;
 pub use self::fault::{Fault, FileError, Reason};
 pub use self::hep::HepFinder;
 pub use self::sip::{SipError, SipFinder, first_line};
+pub use crate::config::Transport;
 
 use self::dissect::Dissector;
 use self::file::{FileParser, Step};
@@ -50,35 +51,6 @@ impl At {
     #[must_use]
     pub fn later(self, other: Self) -> Self {
         if other.frame > self.frame { other } else { self }
-    }
-}
-
-/// What carried the octets.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Transport {
-    /// A datagram.
-    Udp,
-    /// A stream.
-    Tcp,
-}
-
-impl Transport {
-    /// `udp` or `tcp`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Udp => "udp",
-            Self::Tcp => "tcp",
-        }
-    }
-
-    /// 17 or 6.
-    #[must_use]
-    pub const fn ip_protocol(self) -> u8 {
-        match self {
-            Self::Udp => 17,
-            Self::Tcp => 6,
-        }
     }
 }
 
