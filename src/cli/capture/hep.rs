@@ -420,7 +420,7 @@ mod tests {
         let events = [begin(), octets("GET / HTTP/1.1\r\n\r\n"), octets("more"), end()];
         assert_eq!(find(true, &events), (vec![], 1));
         let (found, passed_over) = find(false, &events);
-        assert_eq!(found, ["2: fault: not HEP3: the packet begins with [47, 45, 54, 20]"]);
+        assert_eq!(found, ["2: fault: not HEP3: the packet begins with 47 45 54 20"]);
         assert_eq!(passed_over, 0);
         assert_eq!(find(true, &[begin(), end()]), (vec![], 0), "a stream without octets is nothing");
     }
