@@ -17,6 +17,8 @@ mod dump;
 mod dump_live;
 /// What filters may do and what becomes of those that do more.
 mod filter;
+/// The filters that come with the gateway do what filters/README.md says.
+mod filters;
 /// Packets go through a running gateway as they should.
 mod flow;
 /// Strategies that make packets and streams.

@@ -1,0 +1,151 @@
+//! What a hepgate filter in Rust is written against: the interface of `wit/`, and a few lines around it.
+//!
+//! A filter is a type that implements [`Filter`] and is named to [`filter!`]:
+//!
+//! ```
+//! use hepgate_filter::{Batch, Config, Filter, Verdict};
+//!
+//! struct NoLogs;
+//!
+//! impl Filter for NoLogs {
+//!     fn new(config: Config) -> Result<Self, String> {
+//!         config.finish()?;
+//!         Ok(Self)
+//!     }
+//!
+//!     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
+//!         let packets = batch.scalars();
+//!         packets.iter().map(|packet| if packet.payload_type == 100 { Verdict::Drop } else { Verdict::Pass }).collect()
+//!     }
+//! }
+//!
+//! hepgate_filter::filter!(NoLogs);
+//! # fn main() {}
+//! ```
+
+mod config;
+#[doc(hidden)]
+#[allow(
+    missing_docs,
+    unused_qualifications,
+    elided_lifetimes_in_paths,
+    unsafe_op_in_unsafe_fn,
+    clippy::all,
+    clippy::pedantic,
+    clippy::restriction,
+    clippy::nursery,
+    reason = "generated"
+)]
+#[rustfmt::skip]
+pub mod generated;
+
+pub use config::Config;
+pub use generated::hep::filter::log::Level;
+pub use generated::hep::filter::packets::{Batch, Scalars, Sender, Span};
+pub use generated::hep::filter::packing::Packet;
+pub use generated::hep::filter::sending::{Collector, OpenError, SendError};
+pub use generated::hep::filter::types::{Chunk, ChunkId, EditError, Endpoint, IpAddress, Verdict};
+
+/// The payload is compressed, as it came. A bit of [`Scalars::marks`].
+pub const COMPRESSED: u8 = 1;
+/// A careless receiver could read another payload than this one. A bit of [`Scalars::marks`].
+pub const AMBIGUOUS: u8 = 2;
+/// An earlier filter of the chain has skipped the packet. A bit of [`Scalars::marks`].
+pub const SKIPPED: u8 = 4;
+/// The packet has no payload. A bit of [`Scalars::marks`].
+pub const NO_PAYLOAD: u8 = 8;
+
+/// Payload type of SIP.
+pub const SIP: u8 = 1;
+/// Payload type of log lines.
+pub const LOG: u8 = 100;
+
+/// A filter. An instance of it lives as long as nothing goes wrong: after a panic, a new one is made.
+pub trait Filter: Sized + 'static {
+    /// Called once, before anything else, with what the operator wrote into the filter's `config` table.
+    ///
+    /// # Errors
+    /// A sentence for the operator; at start-up it keeps the gateway from starting.
+    fn new(config: Config) -> Result<Self, String>;
+
+    /// Called with packets in the order in which they came. One verdict for each, or none at all to pass them all.
+    fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict>;
+}
+
+/// Writes a line to the gateway's log, with the filter's name beside it.
+pub fn log(level: Level, line: &str) {
+    generated::hep::filter::log::log(level, line);
+}
+
+/// Octets of every payload in a batch, of each the first `max`: one call for all of them.
+#[derive(Debug)]
+pub struct Payloads {
+    octets: Vec<u8>,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Payloads {
+    /// Reads them. `packets` are the batch's scalars.
+    #[must_use]
+    pub fn read(batch: &Batch, packets: &[Scalars], max: u32) -> Self {
+        let mut end = 0;
+        let mut ends = Vec::with_capacity(packets.len());
+        for packet in packets {
+            end += usize::try_from(packet.payload_length.min(max)).unwrap_or(0);
+            ends.push(end);
+        }
+        Self { octets: batch.payloads(max), ends }
+    }
+
+    /// What was read of the payload of one packet.
+    #[must_use]
+    pub fn of(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(index).and_then(|end| self.octets.get(start..*end)).unwrap_or_default()
+    }
+}
+
+/// Makes a type the filter of this component. Once in a crate, at its root.
+#[macro_export]
+macro_rules! filter {
+    ($filter:ty) => {
+        #[doc(hidden)]
+        #[allow(dead_code, reason = "tests on this machine export nothing")]
+        mod __hepgate {
+            use super::*;
+
+            std::thread_local! {
+                static FILTER: std::cell::RefCell<Option<$filter>> = const { std::cell::RefCell::new(None) };
+            }
+
+            pub(crate) fn with<R>(call: impl FnOnce(&mut $filter) -> R) -> Option<R> {
+                FILTER.with_borrow_mut(|filter| filter.as_mut().map(call))
+            }
+
+            struct Exported;
+
+            impl $crate::generated::exports::hep::filter::callbacks::Guest for Exported {
+                fn init() -> Result<(), String> {
+                    $crate::log_panics();
+                    let filter = <$filter as $crate::Filter>::new($crate::Config::read())?;
+                    FILTER.set(Some(filter));
+                    Ok(())
+                }
+
+                fn on_batch(batch: &$crate::Batch) -> Vec<$crate::Verdict> {
+                    with(|filter| $crate::Filter::on_batch(filter, batch)).unwrap_or_default()
+                }
+            }
+
+            #[cfg(target_arch = "wasm32")]
+            $crate::generated::export!(Exported with_types_in $crate::generated);
+        }
+    };
+}
+
+/// Panics say their text in the gateway's log: the trap that follows has none.
+#[doc(hidden)]
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
+}
