@@ -1,11 +1,11 @@
 use std::io::Write;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
 
 use bytes::Bytes;
 use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
 
 use crate::corpus;
+use crate::support::captures::payloads;
 use crate::support::gateway::{Gateway, files_in};
 use crate::support::peers::{TcpSink, UdpSink, next_packet, udp_agent};
 use crate::support::settings::{BOTH_LISTENERS, collector, packet};
@@ -270,38 +270,6 @@ fn the_default_file_holds_the_captured_packets_and_the_other_format_the_hep_pack
     let expected: Vec<Vec<u8>> =
         sent.into_iter().map(|octets| decode(octets.into()).unwrap().payload().to_vec()).collect();
     assert_eq!(captured, expected);
-}
-
-/// What UDP and TCP carry in the packets of a pcapng file of raw IP.
-fn payloads(path: &Path) -> Vec<Vec<u8>> {
-    ip_packets(path)
-        .iter()
-        .map(|packet| match etherparse::SlicedPacket::from_ip(packet).unwrap().transport {
-            Some(etherparse::TransportSlice::Udp(udp)) => udp.payload().to_vec(),
-            Some(etherparse::TransportSlice::Tcp(tcp)) => tcp.payload().to_vec(),
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
-
-fn ip_packets(path: &Path) -> Vec<Vec<u8>> {
-    use pcap_parser::pcapng::Block;
-    use pcap_parser::{PcapBlockOwned, PcapError, PcapNGReader, traits::PcapReaderIterator};
-    let mut reader = PcapNGReader::new(1 << 20, std::fs::File::open(path).unwrap()).unwrap();
-    let mut packets = Vec::new();
-    loop {
-        match reader.next() {
-            Ok((offset, block)) => {
-                if let PcapBlockOwned::NG(Block::EnhancedPacket(block)) = block {
-                    packets.push(block.data[..usize::try_from(block.caplen).unwrap()].to_vec());
-                }
-                reader.consume(offset);
-            }
-            Err(PcapError::Eof) => return packets,
-            Err(PcapError::Incomplete(_)) => reader.refill().unwrap(),
-            Err(error) => panic!("{error:?}"),
-        }
-    }
 }
 
 #[test]

@@ -32,6 +32,8 @@ mod listeners;
 mod mutate;
 /// `hepgate send` brings a capture to a collector.
 mod send;
+/// Real senders reach a file through the gateway, and real readers open it.
+mod senders;
 /// What the gateway says when it starts, or does not, and when it ends.
 mod startup;
 /// What several of the modules here need.

@@ -1,0 +1,141 @@
+//! Kamailio's siptrace.
+
+use std::net::UdpSocket;
+use std::process::Command;
+
+use hepgate::wire::{ChunkId, PayloadType, Version};
+
+use super::program::{Program, free_port};
+use super::{Arrived, Rig};
+use crate::support::PATIENCE;
+
+const REQUESTS: usize = 5;
+
+/// A Kamailio that answers every request itself and traces what it gets. Debian installs its modules for one
+/// architecture's folder; it knows which by itself.
+fn settings(port: u16, to: &str, version: u8) -> String {
+    let log = if version == 3 { "hlog(\"a line of Kamailio's\");" } else { "" };
+    format!(
+        r#"
+debug=1
+log_stderror=yes
+fork=yes
+children=1
+tcp_children=1
+auto_aliases=no
+dns=no
+rev_dns=no
+listen=udp:127.0.0.1:{port}
+listen=tcp:127.0.0.1:{port}
+loadmodule "tm.so"
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "siptrace.so"
+modparam("siptrace", "duplicate_uri", "{to}")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", {version})
+modparam("siptrace", "hep_capture_id", 5510)
+modparam("siptrace", "auth_key", "kamkey")
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "send_sock_addr", "sip:127.0.0.1:{port}")
+request_route {{
+    sip_trace();
+    {log}
+    sl_send_reply("200", "OK");
+}}
+"#
+    )
+}
+
+fn ask(socket: &UdpSocket, number: usize) -> String {
+    let port = socket.local_addr().unwrap().port();
+    let request = format!(
+        "OPTIONS sip:kamailio@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{number}\r\n\
+         From: <sip:alice@127.0.0.1>;tag={number}\r\nTo: <sip:bob@127.0.0.1>\r\nCall-ID: call-{number}\r\n\
+         CSeq: {number} OPTIONS\r\nMax-Forwards: 5\r\nContent-Length: 0\r\n\r\n"
+    );
+    // Kamailio says nothing when it is ready: whoever gets no answer asks again, and the same request is the same trace.
+    socket.send(request.as_bytes()).unwrap();
+    let mut answer = [0; 4_096];
+    let length = socket.recv(&mut answer).expect("Kamailio does not answer");
+    assert!(answer[..length].starts_with(b"SIP/2.0 200 "));
+    request
+}
+
+fn await_kamailio(socket: &UdpSocket, kamailio: &mut Program) {
+    let start = std::time::Instant::now();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+    // Not SIP, so it is not traced; but the system says whether the port is there.
+    while socket.send(b"\r\n\r\n").is_err()
+        || socket.recv(&mut [0; 16]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    {
+        kamailio.assert_running();
+        assert!(start.elapsed() < PATIENCE, "Kamailio is never ready\n{}", kamailio.said());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+}
+
+fn traces(version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
+    let rig = Rig::start();
+    let folder = tempfile::tempdir().unwrap();
+    let port = free_port();
+    let to = if over_tcp { format!("sip:{};transport=tcp", rig.tap.tcp) } else { format!("sip:{}", rig.tap.udp) };
+    let path = folder.path().join("kamailio.cfg");
+    std::fs::write(&path, settings(port, &to, version)).unwrap();
+    let mut command = Command::new("kamailio");
+    command.arg("-f").arg(&path).args(["-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
+    let mut kamailio = Program::start(&mut command, folder.path());
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    await_kamailio(&socket, &mut kamailio);
+    let requests = (1..=REQUESTS).map(|number| ask(&socket, number)).collect();
+    let for_each = if version == 3 { 2 } else { 1 };
+    (rig.finish(REQUESTS * for_each), requests)
+}
+
+fn check(version: u8, over_tcp: bool) {
+    let (arrived, requests) = traces(version, over_tcp);
+    let is_sip = |packet: &&hepgate::wire::Packet| packet.head().payload_type == PayloadType::SIP;
+    let sip: Vec<_> = arrived.packets.iter().filter(is_sip).collect();
+    assert_eq!(sip.len(), REQUESTS);
+    for (packet, request) in sip.iter().zip(&requests) {
+        assert_eq!(packet.head().version, Version::from_number(version).unwrap());
+        assert_eq!(packet.payload(), request.as_bytes());
+        assert_eq!(packet.head().source.unwrap().to_string(), "127.0.0.1");
+        match version {
+            3 => assert!(packet.chunks().any(|chunk| chunk.id == ChunkId::AUTH_KEY && chunk.body == b"kamkey")),
+            1 => assert_eq!(packet.head().captured_at, None),
+            _ => assert!(packet.head().captured_at.is_some()),
+        }
+        assert_eq!(packet.head().agent_id, if version == 1 { 0 } else { 5_510 });
+    }
+    let logs = arrived.packets.iter().filter(|packet| packet.head().payload_type == PayloadType::LOG);
+    assert!(logs.clone().all(|packet| packet.payload() == b"a line of Kamailio's"), "{:?}", arrived.texts());
+    assert_eq!(logs.count(), if version == 3 { REQUESTS } else { 0 });
+}
+
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn kamailio_sends_hep1() {
+    check(1, false);
+}
+
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn kamailio_sends_hep2() {
+    check(2, false);
+}
+
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn kamailio_sends_hep3() {
+    check(3, false);
+}
+
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn kamailio_sends_hep3_over_tcp() {
+    check(3, true);
+}
