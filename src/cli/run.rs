@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::logging;
 use crate::admin::View;
-use crate::config::{Config, ConfigError, Destination};
+use crate::config::{Config, ConfigError, Destination, Transport};
 use crate::gateway::{Gateway, GatewayError, Summary};
 use crate::ledger::Totals;
 
-/// Run the gateway until SIGTERM or SIGINT
+/// Run the gateway until SIGTERM, SIGINT or SIGHUP
 ///
 /// The first signal ends it in order: nothing more is taken, what is under way is finished, within the grace period of
 /// the configuration. A second one ends it at once.
@@ -51,6 +52,7 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
 async fn serve(config: &Config, args: &RunArgs) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "hepgate starts");
+    raise_descriptor_limit(config);
     let gateway = Gateway::start(config).await?;
     introduce(config, &gateway);
     let summaries = config.gateway.summary.map(|every| actix_rt::spawn(summarize(Arc::clone(gateway.view()), every)));
@@ -70,6 +72,22 @@ async fn serve(config: &Config, args: &RunArgs) -> Result<ExitCode, RunError> {
     };
     say_farewell(&totals);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Descriptors beside those of the connections that agents may open: sockets of workers and collectors, files, epoll.
+const DESCRIPTORS_SPARE: u64 = 256;
+
+/// Every connection is a descriptor, and most systems start a program with 1024. As many as the system lets us have.
+fn raise_descriptor_limit(config: &Config) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let available = if raised { hard } else { soft };
+    let streams = config.listeners.iter().filter(|listener| listener.listen.transport != Transport::Udp);
+    let connections: usize = streams.map(|listener| listener.stream.connections_max).sum();
+    let wanted = u64::try_from(connections).unwrap_or(u64::MAX).saturating_add(DESCRIPTORS_SPARE);
+    if available < wanted {
+        tracing::warn!(available, wanted, "fewer descriptors (ulimit -n) than connections_max needs");
+    }
 }
 
 /// What listens, which filters run, where packets go.
@@ -127,21 +145,27 @@ fn say_farewell(totals: &Totals) {
     }
 }
 
-/// SIGTERM and SIGINT.
+/// SIGTERM, SIGINT, and SIGHUP, which would end the process without a word otherwise: there is no reload yet.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            _ = self.hangup.recv() => "SIGHUP",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,13 +12,15 @@ use actix::{Actor, AsyncContext, Context, Handler};
 use super::captured::{IpMaker, NotMade};
 use super::counter::Counter;
 use super::pcapng;
-use super::rotation::{Rotation, file_name, number_of, surplus};
+use super::rotation::{Rotation, next_name, number_of, surplus};
 use crate::config::{FileFormat, FileSettings};
 use crate::ledger::{CollectorCount, DropReason};
 use crate::message::{Backlog, Deliver, Drain, Received, wall_clock};
 
 /// Deliveries that may be in the mailbox. Never reached: the backlog's bound in octets comes first.
 const MAILBOX: usize = 1 << 20;
+/// Names that are tried for a new file.
+const CREATE_ATTEMPTS_MAX: u32 = 1_000;
 /// Wait before a file is tried again after one could not be made or written.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -37,13 +40,19 @@ pub struct FileError {
 pub struct FileCollector {
     settings: FileSettings,
     rotation: Rotation,
-    file: Option<File>,
-    /// Of the last file.
-    number: u32,
+    file: Option<Open>,
     try_again_at: Option<Instant>,
     maker: IpMaker,
     counter: Counter,
     backlog: Arc<Backlog>,
+}
+
+/// The file that is written to.
+struct Open {
+    file: File,
+    name: String,
+    /// Whether a packet is in it. A file without one is not left behind: it would take the place of a real one.
+    has_packets: bool,
 }
 
 impl std::fmt::Debug for FileCollector {
@@ -70,7 +79,7 @@ impl FileCollector {
     pub fn new(settings: FileSettings, counter: Counter, backlog: Arc<Backlog>) -> Self {
         let rotation = Rotation::new(settings.rotate_octets, settings.rotate_after);
         let maker = IpMaker::default();
-        Self { settings, rotation, file: None, number: 0, try_again_at: None, maker, counter, backlog }
+        Self { settings, rotation, file: None, try_again_at: None, maker, counter, backlog }
     }
 
     fn take(&mut self, packets: &[Received], now: Instant) {
@@ -84,7 +93,7 @@ impl FileCollector {
                 }
             };
             let length = wide(pending.octets.len() + block.len());
-            if self.rotation.is_full_for(length) || self.rotation.is_old(now) {
+            if self.rotation.is_full_for(length) || self.rotation.is_old(now) || self.is_removed() {
                 self.write(&mut pending, now);
                 self.begin_file_or_say_why(now);
             }
@@ -118,19 +127,22 @@ impl FileCollector {
         if packets == 0 {
             return;
         }
-        let Some(file) = &mut self.file else {
+        let Some(open) = &mut self.file else {
             self.counter.dropped(packets, DropReason::WriteFailed, &"there is no file to write to", now);
             return;
         };
-        match file.write_all(&octets) {
+        match open.file.write_all(&octets) {
             Ok(()) => {
                 self.rotation.wrote(wide(octets.len()));
                 self.counter.sent(packets, octets.len());
+                // Only now is there something in it for which an older file may go.
+                if !std::mem::replace(&mut open.has_packets, true) {
+                    self.delete_surplus();
+                }
             }
             Err(error) => {
                 // What follows a torn block could not be read, so this file is done with.
-                self.file = None;
-                self.rotation.end();
+                self.close();
                 self.try_again_at = Some(now + RETRY);
                 self.counter.event(CollectorCount::Broken);
                 self.counter.dropped(packets, DropReason::WriteFailed, &error, now);
@@ -138,9 +150,27 @@ impl FileCollector {
         }
     }
 
-    fn begin_file_or_say_why(&mut self, now: Instant) {
-        self.file = None;
+    /// Whether somebody removed the file: what is written into it then nobody will ever read.
+    fn is_removed(&self) -> bool {
+        let Some(open) = &self.file else { return false };
+        let removed = open.file.metadata().is_ok_and(|metadata| metadata.nlink() == 0);
+        if removed {
+            self.counter.event(CollectorCount::Broken);
+        }
+        removed
+    }
+
+    fn close(&mut self) {
         self.rotation.end();
+        let Some(open) = self.file.take() else { return };
+        if !open.has_packets {
+            // If somebody removed it already, that is as well.
+            let _ = std::fs::remove_file(self.settings.folder.join(open.name));
+        }
+    }
+
+    fn begin_file_or_say_why(&mut self, now: Instant) {
+        self.close();
         if self.try_again_at.is_some_and(|again| now < again) {
             return;
         }
@@ -158,36 +188,47 @@ impl FileCollector {
         let error = |path: PathBuf, reason| FileError { collector: collector.clone(), path, reason };
         let beginning = pcapng::beginning()
             .map_err(|reason| error(self.settings.folder.clone(), io::Error::other(reason.to_string())))?;
-        let (mut file, path) = self.create().map_err(|reason| error(self.settings.folder.clone(), reason))?;
-        file.write_all(&beginning).map_err(|reason| error(path.clone(), reason))?;
+        let (mut file, name) = self.create().map_err(|reason| error(self.settings.folder.clone(), reason))?;
+        let path = self.settings.folder.join(&name);
+        if let Err(reason) = file.write_all(&beginning) {
+            // A full disk: the stump would only be in the way.
+            let _ = std::fs::remove_file(&path);
+            return Err(error(path, reason));
+        }
         tracing::debug!(collector = self.counter.name(), file = %path.display(), "file begun");
         self.counter.event(CollectorCount::Connected);
         self.rotation.begin(wide(beginning.len()), now);
-        self.file = Some(file);
+        self.file = Some(Open { file, name, has_packets: false });
         self.try_again_at = None;
-        self.delete_surplus();
         Ok(())
     }
 
-    /// A new file with the next number that nobody has.
-    fn create(&mut self) -> io::Result<(File, PathBuf)> {
-        loop {
-            self.number = self.number.wrapping_add(1) % 1_000_000;
-            let name = file_name(self.counter.name(), wall_clock().seconds, self.number);
-            let path = self.settings.folder.join(name);
+    /// A new file, whose name sorts behind those that there are.
+    fn create(&self) -> io::Result<(File, String)> {
+        let mut last = self.names()?.into_iter().max();
+        for _ in 0..CREATE_ATTEMPTS_MAX {
+            let name = next_name(self.counter.name(), last.as_deref(), wall_clock().seconds);
+            let path = self.settings.folder.join(&name);
             match OpenOptions::new().write(true).create_new(true).open(&path) {
-                Ok(file) => return Ok((file, path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Ok(file) => return Ok((file, name)),
+                // Somebody else was faster.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => last = Some(name),
                 Err(error) => return Err(error),
             }
         }
+        Err(io::Error::other(format!("{CREATE_ATTEMPTS_MAX} names in a row were taken")))
+    }
+
+    /// The names of this collector's files.
+    fn names(&self) -> io::Result<Vec<String>> {
+        let names = std::fs::read_dir(&self.settings.folder)?;
+        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        Ok(names.filter(|name| number_of(self.counter.name(), name).is_some()).collect())
     }
 
     fn delete_surplus(&self) {
-        let Ok(entries) = std::fs::read_dir(&self.settings.folder) else { return };
-        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        let ours = names.filter(|name| number_of(self.counter.name(), name).is_some()).collect();
-        for name in surplus(self.counter.name(), ours, self.settings.files_max) {
+        let (Ok(names), Some(open)) = (self.names(), &self.file) else { return };
+        for name in surplus(self.counter.name(), names, &open.name, self.settings.files_max) {
             let path = self.settings.folder.join(name);
             match std::fs::remove_file(&path) {
                 Ok(()) => tracing::debug!(file = %path.display(), "file deleted: files_max"),
@@ -218,8 +259,7 @@ impl Actor for FileCollector {
         let check = (self.settings.rotate_after / 4).clamp(Duration::from_millis(250), Duration::from_secs(60));
         ctx.run_interval(check, |collector, _| {
             if collector.rotation.is_old(Instant::now()) {
-                collector.file = None;
-                collector.rotation.end();
+                collector.close();
             }
         });
     }
@@ -239,10 +279,11 @@ impl Handler<Drain> for FileCollector {
 
     /// What was handed over before is written: messages are handled in order.
     fn handle(&mut self, _: Drain, _: &mut Self::Context) {
-        if let Some(file) = &self.file
-            && let Err(error) = file.sync_all()
+        if let Some(open) = &self.file
+            && let Err(error) = open.file.sync_all()
         {
             tracing::warn!(collector = self.counter.name(), %error, "the file cannot be synced");
         }
+        self.close();
     }
 }

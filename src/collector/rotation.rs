@@ -64,12 +64,33 @@ pub(super) fn number_of(collector: &str, file_name: &str) -> Option<u32> {
     if is_ours { number.parse().ok() } else { None }
 }
 
-/// Which of a collector's files go when at most `files_max` may stay: the oldest. 0 keeps them all.
-pub(super) fn surplus(collector: &str, mut file_names: Vec<String>, files_max: usize) -> Vec<String> {
+/// The name of the next file: after `last`, the greatest of this collector's names that there are, whatever the clock
+/// says. A clock that went back would otherwise make new files the oldest.
+pub(super) fn next_name(collector: &str, last: Option<&str>, seconds: u32) -> String {
+    let fresh = file_name(collector, seconds, 1);
+    let Some((last, number)) = last.and_then(|last| Some((last, number_of(collector, last)?))) else { return fresh };
+    if fresh.as_str() > last {
+        return fresh;
+    }
+    let stem = last.len().saturating_sub("000000.pcapng".len());
+    match (last.get(..stem), number.checked_add(1).filter(|number| *number < NUMBERS)) {
+        (Some(stem), Some(number)) => format!("{stem}{number:06}.pcapng"),
+        // A million files in a second, or since the clock went back.
+        _ => fresh,
+    }
+}
+
+/// Numbers of files of one second.
+const NUMBERS: u32 = 1_000_000;
+
+/// Which of a collector's files go when at most `files_max` may stay: the oldest. 0 keeps them all. The one that is
+/// open (`current`) stays in any case.
+pub(super) fn surplus(collector: &str, mut file_names: Vec<String>, current: &str, files_max: usize) -> Vec<String> {
     if files_max == 0 {
         return Vec::new();
     }
-    file_names.retain(|name| number_of(collector, name).is_some());
+    file_names.retain(|name| number_of(collector, name).is_some() && name != current);
+    let files_max = files_max.saturating_sub(1);
     file_names.sort();
     let over = file_names.len().saturating_sub(files_max);
     file_names.truncate(over);
@@ -120,8 +141,23 @@ mod tests {
             "captured-b-20261123T081718Z-000001.pcapng",
         ];
         let all = ours.iter().cloned().chain(theirs.map(str::to_owned)).collect::<Vec<_>>();
-        assert_eq!(surplus("captured", all.clone(), 2), ours[..2]);
-        assert_eq!(surplus("captured", all.clone(), 4), Vec::<String>::new());
-        assert_eq!(surplus("captured", all, 0), Vec::<String>::new());
+        assert_eq!(surplus("captured", all.clone(), &ours[3], 2), ours[..2]);
+        assert_eq!(surplus("captured", all.clone(), &ours[3], 4), Vec::<String>::new());
+        assert_eq!(surplus("captured", all.clone(), &ours[3], 0), Vec::<String>::new());
+        assert_eq!(surplus("captured", all, &ours[0], 2), ours[1..3], "the open one is never the oldest");
+    }
+
+    #[test]
+    fn a_clock_that_went_back_makes_no_new_file_the_oldest() {
+        let mut last = None;
+        let mut names = Vec::new();
+        for seconds in [1_795_418_238, 1_795_418_238, 1_795_418_000, 5, 1_795_418_239] {
+            let name = next_name("captured", last.as_deref(), seconds);
+            names.push(name.clone());
+            last = Some(name);
+        }
+        assert!(names.is_sorted() && names.windows(2).all(|pair| pair[0] != pair[1]), "{names:?}");
+        assert_eq!(names[3], "captured-20261123T071718Z-000004.pcapng");
+        assert_eq!(names[4], "captured-20261123T071719Z-000001.pcapng");
     }
 }

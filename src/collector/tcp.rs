@@ -220,12 +220,27 @@ impl TcpCollector {
             collector.go_on(ctx);
         }));
         let send_timeout = self.settings.hep_send_timeout;
-        let timeout = ctx.run_later(send_timeout, move |collector, ctx| {
-            let text = format!("took nothing for {} ms (hep_send_timeout)", send_timeout.as_millis());
-            collector.lost(&io::Error::new(io::ErrorKind::TimedOut, text), ctx);
-        });
+        let timeout = ctx.run_later(send_timeout, |collector, ctx| collector.send_timed_out(ctx));
         if let Connection::Open { blocked, .. } = &mut self.connection {
             *blocked = Some(Blocked { writable, timeout });
+        }
+    }
+
+    /// The time is over. It may have been this thread that stood still, not the collector: one more write decides.
+    fn send_timed_out(&mut self, ctx: &mut Context<Self>) {
+        let Connection::Open { stream, .. } = &self.connection else { return };
+        let stream = Rc::clone(stream);
+        let timeout_ms = self.settings.hep_send_timeout.as_millis();
+        match self.write(&stream) {
+            Ok(true) => {
+                self.watch_blocked(true, ctx);
+                self.go_on(ctx);
+            }
+            Ok(false) => {
+                let text = format!("took nothing for {timeout_ms} ms (hep_send_timeout)");
+                self.lost(&io::Error::new(io::ErrorKind::TimedOut, text), ctx);
+            }
+            Err(error) => self.lost(&error, ctx),
         }
     }
 

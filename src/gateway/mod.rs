@@ -134,10 +134,10 @@ impl Gateway {
         drain("collectors", self.workers.iter().flat_map(Worker::collectors), until).await;
         drain("file collectors", self.files.iter().map(|(_, file)| file.clone()), until).await;
         for worker in self.workers {
-            worker.stop();
+            worker.stop(until);
         }
         for (arbiter, _) in self.files {
-            stop_arbiter(arbiter);
+            stop_arbiter(arbiter, until);
         }
         drop(self.slow);
         if let Some(admin) = self.admin {
@@ -160,11 +160,29 @@ async fn drain(what: &str, actors: impl Iterator<Item = Recipient<Drain>>, until
     }
 }
 
-fn stop_arbiter(arbiter: Arbiter) {
+/// How long a thread may take to end beyond the grace period: it has nothing left to do but to notice.
+const JOIN_WAIT_MIN: Duration = Duration::from_millis(500);
+
+/// Ends a thread. One that hangs in the system (a disk that answers no more) is left behind: the process ends anyway.
+fn stop_arbiter(arbiter: Arbiter, until: Instant) {
     arbiter.stop();
-    if arbiter.join().is_err() {
-        tracing::error!("a thread had panicked");
+    let left = until.saturating_duration_since(Instant::now()).max(JOIN_WAIT_MIN);
+    match joined_within(left, move || arbiter.join()) {
+        Some(Ok(())) => {}
+        Some(Err(_)) => tracing::error!("a thread had panicked"),
+        None => tracing::error!("a thread does not end; it is left behind"),
     }
+}
+
+/// What a join came to; `None` if it took longer.
+fn joined_within<T: Send + 'static>(left: Duration, join: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, result) = std::sync::mpsc::sync_channel(1);
+    let waiter = std::thread::Builder::new().name("hepgate-join".into()).spawn(move || {
+        // Nobody listens if it took too long.
+        let _ = done.send(join());
+    });
+    waiter.ok()?;
+    result.recv_timeout(left).ok()
 }
 
 fn worker_count(config: &Config) -> NonZeroUsize {
@@ -232,4 +250,21 @@ fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Result<Vec<FileHandle>,
         files.push(FileHandle { id, name: collector.name.clone(), arbiter, drain, deliver, backlog });
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_hangs_is_left_behind_in_time() {
+        let (release, held) = std::sync::mpsc::sync_channel::<()>(1);
+        let hung = std::thread::spawn(move || held.recv());
+        let began = Instant::now();
+        assert!(joined_within(Duration::from_millis(20), move || hung.join()).is_none());
+        assert!(began.elapsed() < Duration::from_secs(10));
+        drop(release);
+        let ended = std::thread::spawn(|| 7);
+        assert_eq!(joined_within(Duration::from_secs(10), move || ended.join()).unwrap().unwrap(), 7);
+    }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use actix::{Actor, Arbiter, Recipient};
 use tokio::sync::oneshot;
@@ -61,8 +62,8 @@ impl Worker {
         listeners.chain(chains).chain(self.started.collectors.iter().map(named("collector"))).collect()
     }
 
-    pub(super) fn stop(self) {
-        stop_arbiter(self.arbiter);
+    pub(super) fn stop(self, until: Instant) {
+        stop_arbiter(self.arbiter, until);
     }
 }
 
@@ -106,7 +107,7 @@ impl<'a> Plan<'a> {
             match self.start_worker(index, listeners).await {
                 Ok(worker) => started.push(worker),
                 Err(error) => {
-                    started.into_iter().for_each(Worker::stop);
+                    started.into_iter().for_each(|worker| worker.stop(Instant::now()));
                     return Err(error);
                 }
             }
@@ -135,7 +136,7 @@ impl<'a> Plan<'a> {
         match started.await {
             Ok(Ok(started)) => Ok(Worker { index, arbiter, started }),
             Ok(Err(error)) => {
-                stop_arbiter(arbiter);
+                stop_arbiter(arbiter, Instant::now());
                 Err(failed(error))
             }
             Err(_) => Err(failed(io::Error::other("its thread ended"))),

@@ -336,3 +336,77 @@ fn a_file_that_cannot_be_written_costs_its_packets_and_is_begun_again() {
     });
     gateway.stop();
 }
+
+#[test]
+fn a_file_that_somebody_removes_is_begun_again_with_the_next_packets() {
+    let config = [BOTH_LISTENERS, &collector("out", "file:out"), ROUTE];
+    let gateway = Gateway::start(&config.concat());
+    let folder = gateway.folder.path().join("out");
+    let agent = udp_agent(gateway.listener("udp"));
+    agent.send(&numbered(0)).unwrap();
+    gateway.await_metric(SENT, &[], 1);
+    std::fs::remove_file(&files_in(&folder, "out-2")[0]).unwrap();
+    agent.send(&numbered(1)).unwrap();
+    gateway.await_metric(SENT, &[], 2);
+    let kept: Vec<Vec<u8>> = files_in(&folder, "out-2").iter().flat_map(|file| payloads(file)).collect();
+    assert_eq!(kept, [b"number 1"]);
+    gateway.stop();
+}
+
+#[test]
+fn files_without_a_packet_are_not_left_and_take_no_real_ones_place() {
+    let config = [BOTH_LISTENERS, &collector("out", "file:out"), "files_max = 1\n", ROUTE];
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("out/out-20261123T071718Z-000001.pcapng");
+    std::fs::create_dir(folder.path().join("out")).unwrap();
+    std::fs::write(&kept, "of another day").unwrap();
+    let gateway = Gateway::start_in(folder, &config.concat());
+    let ended = gateway.stop();
+    assert_eq!(ended.files("out", "out-").len(), 1, "only the one of another day");
+    let kept = ended.folder.path().join("out/out-20261123T071718Z-000001.pcapng");
+    assert!(kept.exists());
+    // With the first packet its place is needed.
+    let gateway = Gateway::start_in(ended.folder, &config.concat());
+    udp_agent(gateway.listener("udp")).send(&numbered(1)).unwrap();
+    gateway.await_metric(SENT, &[], 1);
+    let ended = gateway.stop();
+    assert!(!kept.exists());
+    assert_eq!(payloads(&ended.files("out", "out-")[0]), [b"number 1"]);
+}
+
+/// The collector is well; it is the gateway that stands still for longer than `hep_send_timeout`.
+#[test]
+fn a_stall_of_the_gateway_breaks_no_healthy_collector() {
+    use nix::sys::signal::Signal;
+    let sink = TcpSink::new();
+    let more = "hep_async_max_postponed_chunks = 100000\nhep_send_timeout = 3000\n";
+    let config = [BOTH_LISTENERS, &collector("out", &sink.to()), more, ROUTE];
+    let gateway = Gateway::start(&config.concat());
+    let mut out = sink.accept();
+    let mut agent = TcpStream::connect(gateway.listener("tcp")).unwrap();
+    // Until something waits, which begins the time in which the collector must take something.
+    let mut sent = 0;
+    while gateway.metrics().sum(WAITING) == 0 {
+        agent.write_all(&packet(&vec![1; 60_000])).unwrap();
+        sent += 1;
+    }
+    gateway.signal(Signal::SIGSTOP);
+    out.set_nonblocking(true).unwrap();
+    let mut read = 0;
+    // The collector takes all that the system has for it, and more time passes than the collector is given.
+    let begun = std::time::Instant::now();
+    let mut octets = vec![0; 1 << 20];
+    while begun.elapsed() < std::time::Duration::from_millis(4_000) {
+        match std::io::Read::read(&mut out, &mut octets) {
+            Ok(length) => read += length,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
+        }
+    }
+    gateway.signal(Signal::SIGCONT);
+    out.set_nonblocking(false).unwrap();
+    let mut rest = vec![0; sent * packet(&vec![1; 60_000]).len() - read];
+    std::io::Read::read_exact(&mut out, &mut rest).unwrap();
+    assert_eq!(gateway.metrics().sum("hepgate_collector_broken_total"), 0, "{}", gateway.log_text());
+    gateway.await_metric(SENT, &[], u64::try_from(sent).unwrap());
+    gateway.stop();
+}

@@ -59,7 +59,9 @@ fn screen_with(program: &str, wanted: &[&str]) -> String {
         let out = out.expect("tmux; tests/run installs it");
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
-    tmux(&["new-session", "-d", "-x", "160", "-y", "40", program]);
+    tmux(&["new-session", "-d", "-x", "160", "-y", "40", &format!("exec {program}")]);
+    let pid = tmux(&["display-message", "-p", "#{pane_pid}"]);
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("the terminal has no program"));
     let start = Instant::now();
     let shown = loop {
         let shown = tmux(&["capture-pane", "-p"]);
@@ -68,6 +70,8 @@ fn screen_with(program: &str, wanted: &[&str]) -> String {
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     };
+    // sngrep outlives its terminal, and spins.
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
     tmux(&["kill-server"]);
     for text in wanted {
         assert!(shown.contains(text), "{text} is not in\n{shown}");
