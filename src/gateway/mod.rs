@@ -20,7 +20,7 @@ use actix::{Actor, Arbiter, Recipient};
 pub use load::{LoadedFilters, check, load};
 
 use crate::admin::{self, Admin, AdminError, FilterInfo, View};
-use crate::collector::{Counter, FileCollector, FileError, UdpError};
+use crate::collector::{Counter, FileCollector, FileError, UdpCollector, UdpError};
 use crate::config::{CollectorId, Config, Destination, TenantId, Transport};
 use crate::filter::{HostError, LoadError};
 use crate::ledger::{Ledger, Rows, Totals, ids};
@@ -92,9 +92,16 @@ impl Gateway {
         let sandbox = &config.sandbox;
         let slow = SlowLane::start(sandbox.slow_threads, sandbox.slow_queue_batches, sandbox.slow_healthy_after)
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
-        let files = start_files(config, &ledger)?;
+        check_collectors(config)?;
+        let files = start_files(config, &ledger);
         let plan = Plan::new(config, &filters, &ledger, &slow, &files);
-        let workers = plan.start_workers(bound, workers.get()).await?;
+        let workers = match plan.start_workers(bound, workers.get()).await {
+            Ok(workers) => workers,
+            Err(error) => {
+                files.into_iter().for_each(|file| stop_arbiter(file.arbiter));
+                return Err(error);
+            }
+        };
         let mut actors: Vec<(String, Recipient<Drain>)> = Vec::new();
         for worker in &workers {
             actors.extend(worker.actors());
@@ -234,11 +241,23 @@ struct FileHandle {
     backlog: Arc<Backlog>,
 }
 
-fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Result<Vec<FileHandle>, GatewayError> {
+/// All that can be wrong with a collector, before one of them begins a file.
+fn check_collectors(config: &Config) -> Result<(), GatewayError> {
+    for collector in &config.collectors {
+        match &collector.destination {
+            Destination::Udp { to, .. } => drop(UdpCollector::connect(&collector.name, to)?),
+            Destination::File(settings) => FileCollector::check(&collector.name, settings)?,
+            // It may come later.
+            Destination::Tcp { .. } => {}
+        }
+    }
+    Ok(())
+}
+
+fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Vec<FileHandle> {
     let mut files = Vec::new();
     for (id, collector) in ids(&config.collectors, CollectorId) {
         let Destination::File(settings) = &collector.destination else { continue };
-        FileCollector::check(&collector.name, settings)?;
         let backlog = Backlog::new(collector.mailbox_octets_max);
         let (name, settings, theirs) = (collector.name.clone(), settings.clone(), Arc::clone(&backlog));
         let page = ledger.page();
@@ -249,7 +268,7 @@ fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Result<Vec<FileHandle>,
         let (drain, deliver) = (actor.clone().recipient(), actor.recipient());
         files.push(FileHandle { id, name: collector.name.clone(), arbiter, drain, deliver, backlog });
     }
-    Ok(files)
+    files
 }
 
 #[cfg(test)]

@@ -57,6 +57,21 @@ fn a_collector_that_cannot_be_found_is_one_sentence() {
 }
 
 #[test]
+fn a_collector_that_cannot_be_found_leaves_no_file_begun_for_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = "[[collector]]\nname = \"file\"\nto = \"file:out\"\n";
+    let homer = "[[collector]]\nname = \"homer\"\nto = \"hep_udp:no-such-host.invalid:9060\"\n";
+    let config = format!("[admin]\nlisten = \"\"\n{BOTH_LISTENERS}{file}{homer}{TENANT}route = [\"file\"]\n");
+    std::fs::write(folder.path().join("hepgate.toml"), config).unwrap();
+    let output = hepgate(folder.path(), &["run", "--config", "hepgate.toml"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("hepgate: collector \"homer\": "), "{said}");
+    let begun = std::fs::read_dir(folder.path().join("out")).map_or(0, Iterator::count);
+    assert_eq!(begun, 0, "nothing is half started");
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_is_one_sentence() {
     let collector = "[[collector]]\nname = \"file\"\nto = \"file:in-the-way\"\n";
     let said = refused(&format!("{BOTH_LISTENERS}{collector}{TENANT}"), |folder| {
