@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
 
 use super::bindings;
 use super::cache;
+use super::deadline::Budget;
 use super::engine::Host;
 use super::fault::Fault;
 use super::instance::Instance;
@@ -223,7 +223,7 @@ impl Filter {
         &self.settings.limits
     }
 
-    /// Makes an instance, with a store of its own, and runs its `init`; all within `deadline`.
+    /// Makes an instance, with a store of its own, and runs its `init`; all within `budget`.
     ///
     /// `grants` are the collectors that it may open. `log` takes the lines that `init` writes, also if it fails.
     ///
@@ -232,11 +232,11 @@ impl Filter {
     pub fn start(
         self: &Arc<Self>,
         grants: Arc<[Grant]>,
-        deadline: Duration,
+        budget: Budget,
         now: CapturedAt,
         log: &mut Vec<LogLine>,
     ) -> Result<Instance, Fault> {
-        Instance::start(self, grants, deadline, now, log)
+        Instance::start(self, grants, budget, now, log)
     }
 
     pub(super) const fn host(&self) -> &Host {
@@ -256,7 +256,8 @@ impl Filter {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(limits.handles_max);
         let memory = Memory::new(&limits);
-        State { limits, config, grants, agent_id, listeners, resources, memory, call: Call::default() }
+        let ticker = Arc::clone(&self.host.ticker);
+        State { limits, config, grants, agent_id, listeners, resources, memory, ticker, call: Call::default() }
     }
 }
 

@@ -4,12 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use wasmtime::Store;
 use wasmtime::component::{Resource, TypedFunc};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::bindings::{self, exports::hep::filter::callbacks};
 use super::component::Filter;
-use super::fault::Fault;
+use super::deadline::{Budget, Deadline};
+use super::fault::{Fault, TEXT_OCTETS_MAX, clean};
 use super::state::{Call, Grant, LogLine, State};
 use super::ticker::Ticker;
 use super::work::Work;
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Instance {
 }
 
 impl Instance {
-    /// Makes a store and an instance in it, and runs its `init`; all within `deadline`.
+    /// Makes a store and an instance in it, and runs its `init`; all within `budget`.
     ///
     /// `log` takes the lines that `init` writes, also if it fails.
     ///
@@ -73,7 +74,7 @@ impl Instance {
     pub(super) fn start(
         filter: &Arc<Filter>,
         grants: Arc<[Grant]>,
-        deadline: Duration,
+        budget: Budget,
         now: CapturedAt,
         log: &mut Vec<LogLine>,
     ) -> Result<Self, Fault> {
@@ -81,9 +82,10 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(filter.limits().hostcall_octets_max);
         store.set_max_component_handles(filter.limits().handles_max);
-        set_deadline(&mut store, filter, deadline)?;
-        let started = guarded(deadline, || {
-            store.data_mut().call.begin(now, false);
+        store.epoch_deadline_callback(|store| Ok(go_on_or_end(store.data())));
+        store.data_mut().call.begin(now, false);
+        set_deadline(&mut store, budget)?;
+        let started = guarded(budget, || {
             let instance = filter.prepared().instance_pre().instantiate(&mut store)?;
             let exports = bindings::Filter::new(&mut store, &instance)?;
             let tick = filter.tick_export().map(|index| instance.get_typed_func(&mut store, index)).transpose()?;
@@ -93,7 +95,7 @@ impl Instance {
         log.append(&mut store.data_mut().call.log);
         let started = started.map_err(|fault| with_refused_growth(fault, &mut store));
         let (exports, tick, init) = started?;
-        init.map_err(|text| Fault::new(FaultKind::Init, format!("init: {}", shortened(&text))))?;
+        init.map_err(|text| Fault::new(FaultKind::Init, format!("init: {}", clean(&text, TEXT_OCTETS_MAX))))?;
         Ok(Self { store, filter: Arc::clone(filter), exports, tick })
     }
 
@@ -107,14 +109,15 @@ impl Instance {
         work: &mut Work,
         first: usize,
         len: usize,
-        deadline: Duration,
+        budget: Budget,
         now: CapturedAt,
     ) -> Result<Outcome, Fault> {
-        set_deadline(&mut self.store, &self.filter, deadline)?;
         let call = &mut self.store.data_mut().call;
         let number = call.begin(now, true);
+        set_deadline(&mut self.store, budget)?;
+        let call = &mut self.store.data_mut().call;
         (call.work, call.first, call.len) = (std::mem::take(work), first, len);
-        let result = guarded(deadline, || {
+        let result = guarded(budget, || {
             let batch = Resource::new_borrow(number);
             self.exports.hep_filter_callbacks().call_on_batch(&mut self.store, batch)
         });
@@ -132,11 +135,11 @@ impl Instance {
     ///
     /// # Errors
     /// [`Fault`]: the instance must be thrown away.
-    pub fn on_tick(&mut self, deadline: Duration, now: CapturedAt) -> Result<Outcome, Fault> {
+    pub fn on_tick(&mut self, budget: Budget, now: CapturedAt) -> Result<Outcome, Fault> {
         let Some(tick) = self.tick else { return Ok(Outcome::default()) };
-        set_deadline(&mut self.store, &self.filter, deadline)?;
         self.store.data_mut().call.begin(now, true);
-        guarded(deadline, || tick.call(&mut self.store, ()))
+        set_deadline(&mut self.store, budget)?;
+        guarded(budget, || tick.call(&mut self.store, ()))
             .map_err(|fault| with_refused_growth(fault, &mut self.store))?;
         Ok(Outcome { sent: std::mem::take(&mut self.store.data_mut().call.sent), ..Outcome::default() })
     }
@@ -155,20 +158,33 @@ impl Instance {
 }
 
 /// Sets the deadline of what comes next and sees to it that the ticker keeps it.
-fn set_deadline(store: &mut Store<State>, filter: &Filter, deadline: Duration) -> Result<(), Fault> {
-    let ticks = Ticker::ticks(deadline);
+fn set_deadline(store: &mut Store<State>, budget: Budget) -> Result<(), Fault> {
+    let ticks = Ticker::ticks(budget.time());
     store.set_epoch_deadline(ticks);
-    if filter.host().ticker.cover(ticks, Instant::now()) {
+    let state = store.data_mut();
+    state.call.deadline = Some(Deadline::begin(budget));
+    if state.ticker.cover(ticks, Instant::now()) {
         return Ok(());
     }
     Err(Fault::new(FaultKind::TickerLate, "the thread that ends overlong calls is late, so no guest may run"))
 }
 
+/// The epoch has passed the deadline's ticks. They are of time on the wall: whether the call's own time is over as
+/// well is asked here.
+fn go_on_or_end(state: &State) -> UpdateDeadline {
+    let left = state.call.deadline.map_or(Duration::ZERO, Deadline::left);
+    let ticks = Ticker::ticks(left);
+    if left.is_zero() || !state.ticker.cover(ticks, Instant::now()) {
+        return UpdateDeadline::Interrupt;
+    }
+    UpdateDeadline::Continue(ticks)
+}
+
 /// Runs guest code. A panic of the host in it, which many advisories of wasmtime are about, ends this instance and not
 /// the thread.
-fn guarded<T>(deadline: Duration, run: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, Fault> {
+fn guarded<T>(budget: Budget, run: impl FnOnce() -> wasmtime::Result<T>) -> Result<T, Fault> {
     match catch_unwind(AssertUnwindSafe(run)) {
-        Ok(result) => result.map_err(|error| Fault::of(&error, deadline)),
+        Ok(result) => result.map_err(|error| Fault::of(&error, budget.time())),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no text");
@@ -209,9 +225,4 @@ fn commit(call: &mut Call, work: &mut Work, first: usize) -> usize {
         edited += 1;
     }
     edited
-}
-
-/// A guest's text, in one line and not longer than a log line should be.
-fn shortened(text: &str) -> String {
-    text.chars().take(500).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

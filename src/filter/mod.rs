@@ -7,7 +7,8 @@
 //! the instance must be thrown away: wasmtime does not mark every broken store as broken.
 //!
 //! What bounds a guest, and where:
-//! - time: the epoch, set before instantiation, `init` and every call ([`ticker`], [`instance`]);
+//! - time: the epoch, set before instantiation, `init` and every call, and a look at the clock in host functions
+//!   ([`ticker`], [`deadline`], [`instance`]);
 //! - memory, tables, instances: the store's limiter and the pool ([`state`], [`engine`]);
 //! - stack: the engine; handles and octets handed over in one host call: the store;
 //! - host calls, octets moved, packets sent, log lines of a call: the host functions ([`state::Call`]).
@@ -15,6 +16,7 @@
 mod bindings;
 mod cache;
 mod component;
+mod deadline;
 mod engine;
 mod fault;
 mod host;
@@ -24,6 +26,7 @@ mod ticker;
 mod work;
 
 pub use component::{Filter, LoadError, Unfit};
+pub use deadline::Budget;
 pub use engine::{Host, HostError, Size};
 pub use fault::Fault;
 pub use instance::{Instance, Outcome, Sent, Verdict};

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable};
 
+use super::deadline::Deadline;
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
-use super::fault::{LimitPassed, Misuse};
+use super::fault::{LimitPassed, Misuse, Refused};
 use super::instance::Sent;
+use super::ticker::Ticker;
 use super::work::Work;
 use crate::config::{CollectorId, Limits};
 use crate::message::{Backlog, Received};
@@ -59,6 +61,9 @@ pub struct MadePacket(pub(super) Pack);
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct OpenCollector(pub(super) usize);
 
+/// Host calls between two looks at the clock, which costs as much as the cheapest of them.
+const HOST_CALLS_PER_LOOK: u64 = 16;
+
 /// What a store holds.
 pub(super) struct State {
     pub(super) limits: Limits,
@@ -70,6 +75,8 @@ pub(super) struct State {
     pub(super) listeners: Arc<[String]>,
     pub(super) resources: ResourceTable,
     pub(super) memory: Memory,
+    /// Raises the epoch; told when a deadline moves.
+    pub(super) ticker: Arc<Ticker>,
     pub(super) call: Call,
 }
 
@@ -94,6 +101,8 @@ pub(super) struct Call {
     pub(super) log_unwritten: u64,
     host_calls: u64,
     moved_octets: usize,
+    /// When the call must end; `None` between calls.
+    pub(super) deadline: Option<Deadline>,
 }
 
 /// A packet of the batch as it is now.
@@ -190,17 +199,22 @@ impl Call {
 
 impl State {
     /// Counts a host call that moves so many octets. Every host function begins with it.
-    pub(super) fn charge(&mut self, octets: usize) -> Result<(), LimitPassed> {
+    pub(super) fn charge(&mut self, octets: usize) -> Result<(), Refused> {
         let call = &mut self.call;
         call.host_calls += 1;
         if call.host_calls > self.limits.host_calls_max {
             let (actual, allowed) = (call.host_calls, self.limits.host_calls_max);
-            return Err(LimitPassed { limit: "host_calls_max", actual, allowed });
+            return Err(LimitPassed { limit: "host_calls_max", actual, allowed }.into());
         }
         call.moved_octets = call.moved_octets.saturating_add(octets);
         if call.moved_octets > self.limits.moved_octets_max {
             let (actual, allowed) = (wide(call.moved_octets), wide(self.limits.moved_octets_max));
-            return Err(LimitPassed { limit: "moved_octets_max", actual, allowed });
+            return Err(LimitPassed { limit: "moved_octets_max", actual, allowed }.into());
+        }
+        // Between the ticks of the epoch a guest can make thousands of host calls, and a late ticker lets it make more.
+        if call.host_calls % HOST_CALLS_PER_LOOK == 0 && call.deadline.is_some_and(|deadline| deadline.left().is_zero())
+        {
+            return Err(Refused::TooLate);
         }
         Ok(())
     }

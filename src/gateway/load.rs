@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::GatewayError;
 use crate::config::{Config, Filter as FilterConfig, FilterId};
-use crate::filter::{Filter, Grant, Host, LogLevel, Size};
+use crate::filter::{Budget, Filter, Grant, Host, LogLevel, Size};
 use crate::message::{Backlog, wall_clock};
 
 /// The filters of a configuration, in its order.
@@ -60,7 +60,8 @@ fn try_out(config: &Config, filter: &FilterConfig, loaded: &Arc<Filter>) -> Resu
     let grants =
         filter.collectors.iter().filter_map(|id| Some(Grant { id: *id, name: name(id)?, backlog: Backlog::new(0) }));
     let mut lines = Vec::new();
-    let started = loaded.start(grants.collect(), filter.limits.init_deadline, wall_clock(), &mut lines);
+    let started =
+        loaded.start(grants.collect(), Budget::computing(filter.limits.init_deadline), wall_clock(), &mut lines);
     for line in lines {
         // What it says when it starts well it says again in its first real start.
         if line.level == LogLevel::Error || started.is_err() {

@@ -98,7 +98,7 @@ impl Gateway {
         let workers = match plan.start_workers(bound, workers.get()).await {
             Ok(workers) => workers,
             Err(error) => {
-                files.into_iter().for_each(|file| stop_arbiter(file.arbiter));
+                files.into_iter().for_each(|file| stop_arbiter(file.arbiter, Instant::now()));
                 return Err(error);
             }
         };

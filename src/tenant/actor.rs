@@ -347,6 +347,12 @@ impl StreamHandler<Finished> for Chains {
                 self.away = self.away.saturating_sub(1);
                 self.settle_sent(sent, tally);
             }
+            Finished::Lost(tenant, packets) => {
+                self.away = self.away.saturating_sub(1);
+                let writing = self.page.write();
+                writing.tenant_less(tenant, TenantCount::InFlight, packets);
+                writing.tenant(tenant, TenantCount::Dropped(DropReason::FilterFailed), packets);
+            }
             Finished::Home(tenant, chain) => self.take_home(tenant, chain),
         }
         self.answer_drains();

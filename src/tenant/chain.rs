@@ -156,6 +156,11 @@ impl Chain {
         }
     }
 
+    /// The next packets make new instances: nobody knows what state those are in that we panicked over.
+    pub(super) fn discard_instances(&mut self) {
+        self.seats.iter_mut().for_each(Seat::discard_instance);
+    }
+
     /// The longest call since this was last asked.
     pub(super) const fn take_longest_call(&mut self) -> Duration {
         std::mem::replace(&mut self.longest_call, Duration::ZERO)

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::chain::Lane;
 use crate::config::OnError;
-use crate::filter::{Fault, Filter, Grant, Instance, LogLevel, LogLine, Outcome, Work};
+use crate::filter::{Budget, Fault, Filter, Grant, Instance, LogLevel, LogLine, Outcome, Work};
 use crate::ledger::{SeatCount, SeatId};
 use crate::pace::{Backoff, Repeated};
 use crate::wire::CapturedAt;
@@ -78,19 +78,19 @@ impl Seat {
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
         self.start_if_needed(at, tally)?;
-        let deadline = self.deadline(at.lane);
+        let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Err(NoOutcome::Waiting) };
         let began = Instant::now();
-        let result = instance.on_batch(work, first, len, deadline, at.wall);
+        let result = instance.on_batch(work, first, len, budget, at.wall);
         self.finish_call(began, result, tally)
     }
 
     /// Calls `on-tick`, if there is an instance.
     pub(super) fn on_tick(&mut self, at: Moment, tally: &mut Tally) -> Result<Outcome, NoOutcome> {
-        let deadline = self.deadline(at.lane);
+        let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Ok(Outcome::default()) };
         let began = Instant::now();
-        let result = instance.on_tick(deadline, at.wall);
+        let result = instance.on_tick(budget, at.wall);
         self.finish_call(began, result, tally)
     }
 
@@ -124,9 +124,10 @@ impl Seat {
         }
         let limits = self.filter.limits();
         // Where it can go on in the slow lane, a start has no more time here than a call.
-        let deadline = if at.may_move { limits.fast_deadline } else { limits.init_deadline };
+        let budget =
+            if at.may_move { Budget::wall(limits.fast_deadline) } else { Budget::computing(limits.init_deadline) };
         let mut lines = Vec::new();
-        let started = self.filter.start(Arc::clone(&self.grants), deadline, at.wall, &mut lines);
+        let started = self.filter.start(Arc::clone(&self.grants), budget, at.wall, &mut lines);
         self.write_log(lines, 0, at.now, tally);
         match started {
             Ok(instance) => {
@@ -147,6 +148,10 @@ impl Seat {
     pub(super) const fn forgive_start(&mut self) {
         self.start_again_at = None;
         self.backoff.succeed();
+    }
+
+    pub(super) fn discard_instance(&mut self) {
+        self.instance = None;
     }
 
     fn fail(&mut self, fault: Fault, now: Instant, tally: &mut Tally) -> NoOutcome {
@@ -183,11 +188,12 @@ impl Seat {
         }
     }
 
-    fn deadline(&self, lane: Lane) -> Duration {
+    /// In the fast lane a socket waits for the thread, so the time on the wall counts; in the slow lane nobody does.
+    fn budget(&self, lane: Lane) -> Budget {
         let limits = self.filter.limits();
         match lane {
-            Lane::Fast => limits.fast_deadline,
-            Lane::Slow => limits.slow_deadline,
+            Lane::Fast => Budget::wall(limits.fast_deadline),
+            Lane::Slow => Budget::computing(limits.slow_deadline),
         }
     }
 

@@ -6,13 +6,14 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use super::chain::{Chain, Done, Lane, Ran, Run};
+use super::chain::{Chain, Done, Lane, Ran, Run, wide};
 use super::seat::Tally;
 use crate::config::TenantId;
 use crate::filter::Sent;
@@ -33,6 +34,16 @@ pub(super) enum Job {
     Tick(usize),
 }
 
+impl Job {
+    /// Packets that it is about.
+    fn packets(&self) -> u64 {
+        match self {
+            Self::Batch(run, _) => wide(run.len()),
+            Self::Tick(_) => 0,
+        }
+    }
+}
+
 /// What a worker hears of its chains in the slow lane, in order.
 #[derive(Debug)]
 pub(super) enum Finished {
@@ -40,6 +51,8 @@ pub(super) enum Finished {
     Batch(TenantId, Done, Tally),
     /// A tick is done.
     Tick(Vec<Sent>, Tally),
+    /// We panicked over a job: so many packets of it are lost. The chain goes on with new instances.
+    Lost(TenantId, u64),
     /// The chain has behaved for long enough, has nothing to do, and comes home.
     Home(TenantId, Chain),
 }
@@ -161,7 +174,14 @@ impl Shared {
             };
             drop(state);
             let began = Instant::now();
-            let finished = work(id, &mut chain, job);
+            let packets = job.packets();
+            // A guest that makes us panic costs its instance. This is for a panic of ours anywhere else: it costs the
+            // job, and not the thread that all tenants here share.
+            let finished = catch_unwind(AssertUnwindSafe(|| work(id, &mut chain, job))).unwrap_or_else(|_| {
+                chain.discard_instances();
+                tracing::error!(tenant = id.tenant.0, packets, "the gateway panicked over a batch: it is lost");
+                Finished::Lost(id.tenant, packets)
+            });
             // The worker hears of this one before another thread can take the chain's next.
             let worker_is_there = results.blocking_send(finished).is_ok();
             state = self.lock();

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, Transport};
-use hepgate::filter::{Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Size, Verdict, Work};
+use hepgate::filter::{Budget, Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Size, Verdict, Work};
 use hepgate::ledger::FaultKind;
 use hepgate::message::{Backlog, Origin, Received};
 use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
@@ -49,7 +49,7 @@ impl Bench {
     }
 
     fn start(&mut self) -> Result<Instance, Fault> {
-        self.filter.start(Arc::clone(&self.grants), Duration::from_millis(200), NOW, &mut self.log)
+        self.filter.start(Arc::clone(&self.grants), Budget::computing(Duration::from_millis(200)), NOW, &mut self.log)
     }
 }
 
@@ -97,7 +97,7 @@ fn work(payloads: &[&'static [u8]]) -> Work {
 
 fn call(instance: &mut Instance, work: &mut Work) -> Result<Outcome, Fault> {
     let len = work.len();
-    instance.on_batch(work, 0, len, Duration::from_millis(50), NOW)
+    instance.on_batch(work, 0, len, Budget::computing(Duration::from_millis(50)), NOW)
 }
 
 fn fault_of(guest: Guest<'_>) -> Fault {

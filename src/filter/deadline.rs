@@ -1,0 +1,96 @@
+//! How long a call may take, and by which clock.
+
+use std::time::{Duration, Instant};
+
+use nix::time::{ClockId, clock_gettime};
+
+/// The time that a call may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Budget {
+    time: Duration,
+    clock: Clock,
+}
+
+/// Which time counts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Clock {
+    /// That on the wall: somebody waits for the thread.
+    Wall,
+    /// That in which the thread computed. A machine that has no processor to spare is not the filter's fault.
+    Thread,
+}
+
+impl Budget {
+    /// So much time by the clock on the wall: for calls on a thread that a socket waits for.
+    #[must_use]
+    pub const fn wall(time: Duration) -> Self {
+        Self { time, clock: Clock::Wall }
+    }
+
+    /// So much time of computing: for calls on a thread that only runs guests.
+    #[must_use]
+    pub const fn computing(time: Duration) -> Self {
+        Self { time, clock: Clock::Thread }
+    }
+
+    /// How much it is.
+    pub(super) const fn time(self) -> Duration {
+        self.time
+    }
+}
+
+/// When the call at hand must end.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Deadline {
+    Wall(Instant),
+    /// When the thread has computed for so long.
+    Thread(Duration),
+}
+
+impl Deadline {
+    /// The budget's end for a call that begins now, on this thread.
+    pub(super) fn begin(budget: Budget) -> Self {
+        match budget.clock {
+            Clock::Wall => Self::Wall(Instant::now() + budget.time),
+            Clock::Thread => Self::Thread(computed().saturating_add(budget.time)),
+        }
+    }
+
+    /// What is left; nothing when it is over.
+    pub(super) fn left(self) -> Duration {
+        match self {
+            Self::Wall(end) => end.saturating_duration_since(Instant::now()),
+            Self::Thread(end) => end.saturating_sub(computed()),
+        }
+    }
+}
+
+/// How long this thread has computed.
+fn computed() -> Duration {
+    // Linux has had this clock since 2.6.12; without it no call could ever end by time, so it is over at once.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::MAX, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_in_which_the_thread_sleeps_is_no_time_of_computing() {
+        let (wall, computing) = (Duration::from_millis(20), Duration::from_millis(20));
+        let (wall, computing) = (Deadline::begin(Budget::wall(wall)), Deadline::begin(Budget::computing(computing)));
+        std::thread::sleep(Duration::from_millis(30));
+        assert_eq!(wall.left(), Duration::ZERO);
+        assert!(computing.left() > Duration::from_millis(10), "{:?}", computing.left());
+    }
+
+    #[test]
+    fn computing_uses_the_budget_up() {
+        let deadline = Deadline::begin(Budget::computing(Duration::from_millis(5)));
+        let begun = Instant::now();
+        while deadline.left() > Duration::ZERO {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(5));
+    }
+}
