@@ -100,9 +100,20 @@ impl RemoteAddr {
     /// What is wrong, as a sentence.
     pub fn parse(text: &str, default_port: u16) -> Result<Self, String> {
         let (transport, rest) = split_transport(text)?;
-        let (host, port) = split_port(rest, default_port)?;
+        Self::parse_at(transport, rest, default_port)
+    }
+
+    /// Reads `HOST[:PORT]`, for a transport that was said elsewhere.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn parse_at(transport: Transport, text: &str, default_port: u16) -> Result<Self, String> {
+        let (host, port) = split_port(text, default_port)?;
         if host.is_empty() || host == "*" {
             return Err(format!("{text:?} names no host to send to"));
+        }
+        if host.contains(char::is_whitespace) {
+            return Err(format!("{host:?} has a space in it, so it is no host"));
         }
         if port == 0 {
             return Err(format!("{text:?} names port 0, to which nothing can be sent"));

@@ -92,11 +92,30 @@ pub struct FileSettings {
 pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Collector> {
     let name = section.name("collector");
     let destination = read_destination(&mut section, proto_hep, folder);
-    let mailbox_octets_max = section.count("mailbox_octets_max", 16 << 20, 64 << 10..=1 << 30);
+    let mailbox_octets_max = read_mailbox(&mut section);
     // Without a destination nobody knows which keys belong here.
     let destination = destination?;
     section.finish();
     Some(Collector { name: name?, destination, mailbox_octets_max })
+}
+
+/// A collector whose name, address and version are said elsewhere, and its other keys in `section`.
+pub(super) fn to_remote(
+    section: &mut Section<'_, '_>,
+    name: String,
+    to: RemoteAddr,
+    said: VersionOut,
+    proto_hep: &ProtoHep,
+) -> Collector {
+    let mut destination = read_remote(section, to, proto_hep);
+    if let Destination::Udp { version, .. } = &mut destination {
+        *version = said;
+    }
+    Collector { name, destination, mailbox_octets_max: read_mailbox(section) }
+}
+
+fn read_mailbox(section: &mut Section<'_, '_>) -> usize {
+    section.count("mailbox_octets_max", 16 << 20, 64 << 10..=1 << 30)
 }
 
 fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Destination> {
@@ -116,7 +135,11 @@ fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder:
             return None;
         }
     };
-    Some(match to.transport {
+    Some(read_remote(section, to, proto_hep))
+}
+
+fn read_remote(section: &mut Section<'_, '_>, to: RemoteAddr, proto_hep: &ProtoHep) -> Destination {
+    match to.transport {
         Transport::Udp => Destination::Udp {
             to,
             version: read_version(section),
@@ -126,7 +149,7 @@ fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder:
             ),
         },
         Transport::Tcp => Destination::Tcp { to, stream: read_stream(section, proto_hep) },
-    })
+    }
 }
 
 fn read_version(section: &mut Section<'_, '_>) -> VersionOut {

@@ -6,6 +6,7 @@
 mod address;
 mod collector;
 mod filter;
+mod hep_id;
 mod listener;
 mod reader;
 mod tenant;
@@ -58,7 +59,7 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
-    /// In the order of the file.
+    /// In the order of the file, and behind them those of `hep_id`.
     pub collectors: Vec<Collector>,
     /// In the order of the file.
     pub filters: Vec<Filter>,
@@ -204,15 +205,20 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let gateway = read_gateway(root.table("gateway"), folder);
     let log = read_log(root.table("log"));
     let admin = read_admin(root.table("admin"));
-    let proto_hep = read_proto_hep(root.table("proto_hep"));
+    let mut proto_hep_section = root.table("proto_hep");
+    let proto_hep = read_proto_hep(&mut proto_hep_section);
+    let hep_ids = proto_hep_section.texts("hep_id");
     let sandbox = read_sandbox(root.table("sandbox"));
     let listeners: Vec<Listener> =
         root.tables("listener").into_iter().filter_map(|section| listener::read(section, &proto_hep)).collect();
-    let collectors: Vec<Collector> = root
+    let mut collectors: Vec<Collector> = root
         .tables("collector")
         .into_iter()
         .filter_map(|section| collector::read(section, &proto_hep, folder))
         .collect();
+    // Behind the tables, so that it is the hep_id that is told of a name that both have.
+    collectors.extend(hep_ids.into_iter().filter_map(|text| hep_id::read(&proto_hep_section, text, &proto_hep)));
+    proto_hep_section.finish();
     let collector_names: Vec<&str> = collectors.iter().map(|collector| collector.name.as_str()).collect();
     let filters: Vec<Filter> = root
         .tables("filter")
@@ -279,18 +285,16 @@ fn read_admin(mut section: Section<'_, '_>) -> Option<SocketAddr> {
     listen
 }
 
-fn read_proto_hep(mut section: Section<'_, '_>) -> ProtoHep {
+fn read_proto_hep(section: &mut Section<'_, '_>) -> ProtoHep {
     let default = ProtoHep::default();
     let postponed = default.hep_async_max_postponed_chunks;
-    let proto_hep = ProtoHep {
+    ProtoHep {
         hep_port: narrow(section.whole("hep_port", default.hep_port.into(), 1..=65_535)),
-        hep_send_timeout: hep_send_timeout(&mut section, default.hep_send_timeout),
-        hep_max_msg_chunks: hep_max_msg_chunks(&mut section, default.hep_max_msg_chunks),
-        hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(&mut section, postponed),
+        hep_send_timeout: hep_send_timeout(section, default.hep_send_timeout),
+        hep_max_msg_chunks: hep_max_msg_chunks(section, default.hep_max_msg_chunks),
+        hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(section, postponed),
         hep_capture_id: narrow(section.whole("hep_capture_id", default.hep_capture_id.into(), 0..=65_535)),
-    };
-    section.finish();
-    proto_hep
+    }
 }
 
 fn hep_send_timeout(section: &mut Section<'_, '_>, default: Duration) -> Duration {

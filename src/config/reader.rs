@@ -134,7 +134,13 @@ impl<'c, 'a> Section<'c, 'a> {
 
     /// The `name` of a `[[kind]]`, by which others refer to it. Names become metric labels and log fields.
     pub(super) fn name(&mut self, kind: &'static str) -> Option<String> {
-        let Placed { value, place } = self.text_required("name", "logs, metrics and other tables call it by that")?;
+        let name = self.text_required("name", "logs, metrics and other tables call it by that")?;
+        self.claim_name(kind, name)
+    }
+
+    /// The same for a name that stands elsewhere.
+    pub(super) fn claim_name(&self, kind: &'static str, name: Placed<String>) -> Option<String> {
+        let Placed { value, place } = name;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if value.is_empty() || value.len() > 64 || !value.chars().all(fits) {
             self.complain(&place, format!("{value:?} is not a name: 1 to 64 of a-z, A-Z, 0-9, -, _ and ."));
@@ -232,6 +238,11 @@ impl<'c, 'a> Section<'c, 'a> {
             }
         };
         Self { complaints: self.complaints, place: Place { at, path }, table: Some(table), known: Vec::new() }
+    }
+
+    /// A table that is not there, so that everything in it stands at its default. Complaints go to `place`.
+    pub(super) fn unsaid(&self, place: Place) -> Self {
+        Self { complaints: self.complaints, place, table: Some(DeTable::new()), known: Vec::new() }
     }
 
     /// A list of tables, as `[[listener]]` makes them.

@@ -25,6 +25,28 @@ fn numbered(number: usize) -> Vec<u8> {
 }
 
 #[test]
+fn the_collectors_of_hep_id_are_sent_to_as_opensips_would() {
+    let (udp, tcp) = (UdpSink::new(), TcpSink::new());
+    let (udp_to, tcp_to) = (udp.to().replace("hep_udp:", ""), tcp.to().replace("hep_tcp:", ""));
+    let hep_ids = format!("[proto_hep]\nhep_id = [\"[old] {udp_to}; version=2\", \"[homer] {tcp_to}\"]\n");
+    let route = "[[tenant]]\nname = \"default\"\nroute = [\"homer\", \"old\"]\n";
+    let gateway = Gateway::start(&[&hep_ids, BOTH_LISTENERS, route].concat());
+    let pack = Pack {
+        ip_protocol: 17,
+        flow: Some(("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5070".parse().unwrap())),
+        captured_at: Some(CapturedAt { seconds: 1_800_000_000, microseconds: 5 }),
+        payload_type: PayloadType::SIP,
+        agent_id: 77,
+        chunks: Vec::new(),
+        payload: Some(Bytes::from_static(b"OPTIONS sip:a SIP/2.0\r\n\r\n")),
+    };
+    udp_agent(gateway.listener("udp")).send(&pack.encode(Version::Hep3).unwrap()).unwrap();
+    assert_eq!(udp.next(), pack.encode(Version::Hep2).unwrap());
+    assert_eq!(next_packet(&mut tcp.accept()), pack.encode(Version::Hep3).unwrap());
+    gateway.stop();
+}
+
+#[test]
 fn udp_collectors_take_each_version_as_configured() {
     let flow = Some(("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5070".parse().unwrap()));
     let pack = Pack {

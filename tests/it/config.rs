@@ -66,7 +66,10 @@ fn the_examples_in_the_manual_are_right_and_their_keys_stand_at_their_defaults()
         [[collector]]
         name = \"opensips\"
         to = \"hep_udp:192.0.2.7:5656\"";
-    let least = parse(&format!("{LEAST}{collectors}")).unwrap();
+    let hep_ids = "[proto_hep]
+        hep_id = [\"[homer5] 192.0.2.8:9060; transport=udp; version=3\", \"[homer6] [2001:db8::8]:9060\"]";
+    let least = parse(&format!("{hep_ids}{LEAST}{collectors}")).unwrap();
+    assert_eq!(least.collectors.len(), 4);
     assert_eq!(spelt_out.collectors[1..], least.collectors[..]);
     assert_eq!(spelt_out.tenants[0].matches.len(), 1);
 }
@@ -328,4 +331,66 @@ collectors = ["b"]
     let config = parse(&format!("{text}{LEAST}filters = [\"f\"]\nroute = [\"b\", \"a\"]\n")).unwrap();
     assert_eq!(config.filters[0].collectors, [CollectorId(1)]);
     assert_eq!(config.tenants[0].route, [CollectorId(1), CollectorId(0)]);
+}
+
+#[test]
+fn a_hep_id_is_a_collector_with_everything_else_at_its_default() {
+    let hep_ids = "[proto_hep]
+hep_port = 9060
+hep_send_timeout = 250
+hep_id = [\"[a] 10.0.0.1; transport=udp\", \"[b] [2001:db8::1]:1\", \"[c] old; version=2\"]
+";
+    let tables = "[proto_hep]
+hep_port = 9060
+hep_send_timeout = 250
+[[collector]]
+name = \"a\"
+to = \"hep_udp:10.0.0.1\"
+version = \"3\"
+[[collector]]
+name = \"b\"
+to = \"hep_tcp:[2001:db8::1]:1\"
+[[collector]]
+name = \"c\"
+to = \"hep_udp:old\"
+version = \"2\"
+";
+    let route = "route = [\"b\", \"c\"]\n";
+    assert_eq!(parse(&format!("{hep_ids}{LEAST}{route}")), parse(&format!("{tables}{LEAST}{route}")));
+    // They stand behind the tables.
+    let both = parse(&format!("{hep_ids}[[collector]]\nname = \"z\"\nto = \"file:z\"\n{LEAST}{route}")).unwrap();
+    let names: Vec<&str> = both.collectors.iter().map(|collector| collector.name.as_str()).collect();
+    assert_eq!((names, &both.tenants[0].route[..]), (vec!["z", "a", "b", "c"], &[CollectorId(2), CollectorId(3)][..]));
+}
+
+#[test]
+fn what_is_wrong_with_a_hep_id_is_told_at_its_place() {
+    let text = r#"[proto_hep]
+hep_id = [
+  "[homer] 10.0.0.1:9060; transport=udp",
+  "[homer] 10.0.0.2:9060",
+  "[tls] 10.0.0.3; transport=tls", 7,
+  "[two words] 10.0.0.4",
+  "[] 10.0.0.4", "[last] ::1",
+  "[old] 10.0.0.5; transport=tcp; version=1", "[table] 10.0.0.6",
+]
+[[collector]]
+name = "table"
+to = "file:f"
+"#;
+    let expected = [
+        "4:3: proto_hep.hep_id[1]: another [[collector]] is named \"homer\"",
+        "5:3: proto_hep.hep_id[2]: transport=tls: TLS is not there yet",
+        "5:36: proto_hep.hep_id[3]: a text in quotes is wanted, not a whole number",
+        "6:3: proto_hep.hep_id[4]: \"two words\" is not a name",
+        "7:3: proto_hep.hep_id[5]: \"\" is not a name",
+        "7:18: proto_hep.hep_id[6]: \"::1\": an IPv6 address stands in brackets",
+        "8:3: proto_hep.hep_id[7]: transport=tcp takes version 3 only; version 1 goes over udp",
+        "8:47: proto_hep.hep_id[8]: another [[collector]] is named \"table\"",
+    ];
+    let found = complaints(&format!("{text}{LEAST}"));
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "found    {found}\nexpected {expected}");
+    }
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
 }
