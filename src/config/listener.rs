@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::reader::{Placed, Section};
 use super::{ListenAddr, ProtoHep, Transport};
+use crate::wire::AgentIdOrder;
 
 /// Where HEP comes in.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -12,6 +13,8 @@ pub struct Listener {
     pub name: String,
     /// Where it binds.
     pub listen: ListenAddr,
+    /// How its agents write their ids.
+    pub agent_id: AgentIdOrder,
     /// Octets of the socket's receive buffer, for UDP: what covers the time in which nobody reads.
     pub receive_buffer_octets: usize,
     /// Limits of TCP.
@@ -41,7 +44,8 @@ impl Listener {
             connections_per_peer_max: 1_000,
             hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
         };
-        Self { name: name.to_owned(), listen, receive_buffer_octets: 4 << 20, stream }
+        let agent_id = AgentIdOrder::AsSent;
+        Self { name: name.to_owned(), listen, agent_id, receive_buffer_octets: 4 << 20, stream }
     }
 }
 
@@ -53,6 +57,12 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
         return None;
     };
     let default = Listener::with_defaults(&name, listen, proto_hep);
+    let orders = [
+        ("as-sent", AgentIdOrder::AsSent),
+        ("upper-half", AgentIdOrder::UpperHalf),
+        ("little-endian", AgentIdOrder::LittleEndian),
+    ];
+    let agent_id = section.choice("agent_id", default.agent_id, &orders);
     let (mut receive_buffer_octets, mut stream) = (default.receive_buffer_octets, default.stream);
     match listen.transport {
         Transport::Udp => {
@@ -72,7 +82,7 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
         }
     }
     section.finish();
-    Some(Listener { receive_buffer_octets, stream, ..default })
+    Some(Listener { agent_id, receive_buffer_octets, stream, ..default })
 }
 
 fn read_listen(section: &mut Section<'_, '_>, hep_port: u16) -> Option<ListenAddr> {

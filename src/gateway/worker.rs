@@ -19,6 +19,7 @@ use crate::listener::{
 };
 use crate::message::{Backlog, Deliver, Drain, Outlet};
 use crate::tenant::{Chain, Chains, Home, Seat, SlowLane, TenantTable};
+use crate::wire::AgentIdOrder;
 
 /// A worker that runs.
 #[derive(Debug)]
@@ -99,7 +100,7 @@ impl<'a> Plan<'a> {
             };
             for (socket, share) in shares.into_iter().zip(&mut sockets) {
                 let (name, admission) = (listener.name.clone(), Arc::clone(&admission));
-                share.push(ListenerSeed { id, name, socket, stream, admission });
+                share.push(ListenerSeed { id, name, agent_ids: listener.agent_id, socket, stream, admission });
             }
         }
         let mut started = Vec::new();
@@ -210,6 +211,7 @@ struct Seed {
 struct ListenerSeed {
     id: ListenerId,
     name: String,
+    agent_ids: AgentIdOrder,
     socket: Socket,
     stream: StreamLimits,
     admission: Arc<ConnectionLimits>,
@@ -261,8 +263,9 @@ impl Seed {
             Chains::new(self.index, Rc::clone(&page), table, homes, outlets, slow, self.mailbox_batches).start();
         started.chains.push(chains.clone().recipient());
         for listener in self.listeners {
-            let ListenerSeed { id, name, socket, stream, admission } = listener;
-            let (to, intake) = (chains.clone().recipient(), Intake::new(id, &name, Rc::clone(&page)));
+            let ListenerSeed { id, name, agent_ids, socket, stream, admission } = listener;
+            let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids);
+            let to = chains.clone().recipient();
             let drain = match socket {
                 Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),
                 Socket::Tcp(socket) => TcpListener::new(socket, intake, stream, admission, to)?.start().recipient(),

@@ -11,7 +11,7 @@ use crate::config::{ListenerId, Transport};
 use crate::ledger::{DropReason, ListenerCount, Page};
 use crate::message::{Origin, Received};
 use crate::pace::Repeated;
-use crate::wire::{CapturedAt, Packet, RejectReason, decode};
+use crate::wire::{AgentIdOrder, CapturedAt, Packet, RejectReason, decode};
 
 /// Log lines about packets that were rejected, for each listener and worker: a flood of garbage must not become a
 /// flood of lines. All are counted.
@@ -26,6 +26,7 @@ pub struct Intake {
     id: ListenerId,
     name: String,
     page: Rc<Page>,
+    agent_ids: AgentIdOrder,
     said: Repeated,
     teller: Option<Teller>,
 }
@@ -51,7 +52,13 @@ impl Intake {
     #[must_use]
     pub fn new(id: ListenerId, name: &str, page: Rc<Page>) -> Self {
         let said = Repeated::new(REJECTED_LINES_MAX, REJECTED_WINDOW);
-        Self { id, name: name.to_owned(), page, said, teller: None }
+        Self { id, name: name.to_owned(), page, agent_ids: AgentIdOrder::AsSent, said, teller: None }
+    }
+
+    /// The same for agents that write their ids in another order of octets.
+    #[must_use]
+    pub fn with_agent_ids(self, agent_ids: AgentIdOrder) -> Self {
+        Self { agent_ids, ..self }
     }
 
     /// The same, but it tells somebody of every rejected packet instead of the log of a few.
@@ -84,7 +91,7 @@ impl Intake {
             }
             Ok(packet) => {
                 tally.trimmed += wide(length - packet.octets().len());
-                Some(packet)
+                Some(self.agent_ids.corrected(&packet).unwrap_or(packet))
             }
             Err(rejected) => {
                 tally.rejected.push(rejected.reason());

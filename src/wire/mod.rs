@@ -18,6 +18,7 @@
 //! **What is refused.** Only what would have to be guessed: see [`Rejected`].
 #![deny(clippy::indexing_slicing, clippy::cast_possible_truncation)]
 
+mod agent_id;
 mod chunk;
 mod decode;
 mod draft;
@@ -26,6 +27,7 @@ mod pack;
 mod packet;
 mod rejected;
 
+pub use agent_id::AgentIdOrder;
 pub use chunk::{Chunk, ChunkId, Chunks, GENERIC, Generic, Shape, Vendor};
 pub use decode::decode;
 pub use draft::{Draft, EditError};

@@ -30,6 +30,8 @@ mod laws;
 mod listeners;
 /// Ways in which octets go wrong.
 mod mutate;
+/// What real senders do that the specification does not say, through a running gateway.
+mod quirks;
 /// `hepgate send` brings a capture to a collector.
 mod send;
 /// Real senders reach a file through the gateway, and real readers open it.

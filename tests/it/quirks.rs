@@ -1,0 +1,99 @@
+use std::io::Write;
+use std::net::TcpStream;
+
+use hepgate::wire::{ChunkId, decode};
+
+use crate::corpus;
+use crate::support::gateway::Gateway;
+use crate::support::peers::{UdpSink, udp_agent};
+use crate::support::settings::collector;
+
+const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
+
+/// A UDP and a TCP listener with these further keys, and a collector `out`.
+fn start(keys: &str) -> (Gateway, UdpSink) {
+    let out = UdpSink::new();
+    let listener =
+        |name: &str| format!("[[listener]]\nname = \"{name}\"\nlisten = \"hep_{name}:127.0.0.1:0\"\n{keys}\n");
+    let config = [listener("udp"), listener("tcp"), collector("out", &out.to()), ROUTE.to_owned()];
+    (Gateway::start(&config.concat()), out)
+}
+
+fn frames(name: &str) -> Vec<Vec<u8>> {
+    let exchange = corpus::exchanges().into_iter().find(|exchange| exchange.name == name).unwrap();
+    exchange.frames.into_iter().map(|frame| frame.octets).collect()
+}
+
+/// A HEP3 packet of these generic chunks.
+fn hep3(chunks: &[(u16, &[u8])]) -> Vec<u8> {
+    let mut octets = b"HEP3\0\0".to_vec();
+    for (kind, body) in chunks {
+        octets.extend_from_slice(&[0, 0]);
+        octets.extend_from_slice(&kind.to_be_bytes());
+        octets.extend_from_slice(&u16::try_from(body.len() + 6).unwrap().to_be_bytes());
+        octets.extend_from_slice(body);
+    }
+    let length = u16::try_from(octets.len()).unwrap().to_be_bytes();
+    octets[4..6].copy_from_slice(&length);
+    octets
+}
+
+#[test]
+fn an_agent_id_that_sngrep_swapped_is_put_right_if_its_listener_says_so() {
+    let (gateway, out) = start("agent_id = \"upper-half\"");
+    let agent = udp_agent(gateway.listener("udp"));
+    let mut corrected = 0;
+    for octets in frames("sngrep-v3-udp") {
+        agent.send(&octets).unwrap();
+        let sent = out.next();
+        // 3333 came as 0d 05 00 00. Nothing but these octets is changed.
+        let at = octets.windows(10).position(|chunk| chunk == [0, 0, 0, 0x0c, 0, 10, 0x0d, 5, 0, 0]).unwrap();
+        assert_eq!(sent[at + 6..at + 10], [0, 0, 0x0d, 5]);
+        assert_eq!((&sent[..at + 6], &sent[at + 10..]), (&octets[..at + 6], &octets[at + 10..]));
+        assert_eq!(decode(sent.into()).unwrap().head().agent_id, 3_333);
+        corrected += 1;
+    }
+    assert!(corrected > 5);
+    // Its HEP2 is right, and so is a sender that writes the id as it should.
+    let right = hep3(&[(0x0c, &[0, 0, 7, 0xd1]), (0x0f, b"right")]);
+    for octets in frames("sngrep-v2-udp").into_iter().chain([right]) {
+        agent.send(&octets).unwrap();
+        assert_eq!(out.next(), octets);
+    }
+    gateway.stop();
+}
+
+#[test]
+fn an_agent_id_that_sipgrep_sent_little_endian_is_put_right_if_its_listener_says_so() {
+    let (gateway, out) = start("agent_id = \"little-endian\"");
+    let came = hep3(&[(0x0c, &[0x65, 0, 0, 0]), (0x0f, b"sipgrep")]);
+    let meant = hep3(&[(0x0c, &[0, 0, 0, 0x65]), (0x0f, b"sipgrep")]);
+    udp_agent(gateway.listener("udp")).send(&came).unwrap();
+    assert_eq!(out.next(), meant);
+    TcpStream::connect(gateway.listener("tcp")).unwrap().write_all(&came).unwrap();
+    assert_eq!(out.next(), meant);
+    gateway.stop();
+}
+
+#[test]
+fn an_agent_id_is_left_as_it_was_sent_if_nobody_says_otherwise() {
+    let (gateway, out) = start("");
+    let agent = udp_agent(gateway.listener("udp"));
+    let sipgrep = hep3(&[(0x0c, &[0x65, 0, 0, 0]), (0x0f, b"sipgrep")]);
+    for octets in frames("sngrep-v3-udp").into_iter().take(1).chain([sipgrep]) {
+        agent.send(&octets).unwrap();
+        assert_eq!(out.next(), octets);
+    }
+    gateway.stop();
+}
+
+#[test]
+fn a_packet_without_an_agent_id_gets_none_from_its_correction() {
+    let (gateway, out) = start("agent_id = \"little-endian\"");
+    let came = hep3(&[(0x0f, b"nobody")]);
+    udp_agent(gateway.listener("udp")).send(&came).unwrap();
+    let sent = out.next();
+    assert_eq!(sent, came);
+    assert_eq!(decode(sent.into()).unwrap().chunk(ChunkId::AGENT_ID), None);
+    gateway.stop();
+}
