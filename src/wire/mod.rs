@@ -1,7 +1,8 @@
 //! HEP on the wire, with no sockets, clocks, actors or logs in it.
 //!
 //! [`decode`] turns the octets of one packet into a [`Packet`]: a few scalars and spans over the very octets that came.
-//! [`Draft`] edits a packet, [`Pack`] makes one, [`Framer`] cuts a TCP stream into packets.
+//! [`Draft`] edits a packet, [`Pack`] makes one, [`Framer`] cuts a TCP stream into packets, [`inflate`] reads a
+//! compressed payload.
 //!
 //! The contract, for every function here and on every input:
 //! - nothing panics, loops without end, or reads beyond what it was given; the work is linear in the octets given;
@@ -23,6 +24,7 @@ mod chunk;
 mod decode;
 mod draft;
 mod framer;
+mod inflate;
 mod pack;
 mod packet;
 mod rejected;
@@ -32,6 +34,7 @@ pub use chunk::{Chunk, ChunkId, Chunks, GENERIC, Generic, Shape, Vendor};
 pub use decode::decode;
 pub use draft::{Draft, EditError};
 pub use framer::{FrameError, Framer};
+pub use inflate::{InflateError, InflateLimits, deflate, inflate};
 pub use pack::{Missing, Pack, PackError, repack};
 pub use packet::{CapturedAt, Head, Packet, Payload, PayloadType, Span, Version};
 pub use rejected::{RejectReason, Rejected};

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::generate::{chunk, flow, hep3, hep3_of, legacy, nearly_a_packet, packet, stream, unknown_chunk};
-use crate::laws::{decoding, editing, framing, packing, repacking};
+use crate::laws::{decoding, editing, framing, inflating, packing, repacking};
 
 /// All typed edits, one after the other, of which none names an unknown chunk.
 fn edit_everything(draft: &mut Draft, payload: &[u8]) {
@@ -176,6 +176,16 @@ proptest! {
     #[test]
     fn hep1_and_hep2_come_back_from_hep3_as_they_were(octets in legacy()) {
         repacking(&octets);
+    }
+
+    #[test]
+    fn what_is_inflated_keeps_to_its_bounds_and_what_was_deflated_comes_back(
+        repeated in vec(any::<u8>(), 0..60),
+        times in 1..40usize,
+        noise in vec(any::<u8>(), 0..100),
+    ) {
+        inflating(&noise);
+        inflating(&[&repeated.repeat(times)[..], &noise].concat());
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Packets of real senders gone wrong: what a fuzzer does, on every machine and the same each time.
 
+use hepgate::wire::deflate;
+
 use crate::corpus;
 use crate::laws::dice::Dice;
-use crate::laws::{decoding, editing, framing, packing, repacking};
+use crate::laws::{decoding, editing, framing, inflating, packing, repacking};
 use crate::mutate::mutate;
 
 /// Rounds unless `HEPGATE_FUZZ_ROUNDS` says otherwise: a few seconds in a debug build.
@@ -32,6 +34,10 @@ fn one_round(round: u64, seeds: &[Vec<u8>]) {
     // What stands behind the packet says how it is edited and how the stream is split.
     editing(&[&octets[..], &script].concat());
     packing(&script);
+    if round.is_multiple_of(64) {
+        // Costs more than all of the others together: deflate begins with a table of 64 KiB.
+        inflating(&mutate(deflate(&octets).unwrap(), &octets, &mut dice));
+    }
     let packets = 1 + dice.below(STREAM_PACKETS_MAX);
     let mut stream: Vec<u8> = (1..packets).flat_map(|_| seeds[dice.below(seeds.len())].clone()).collect();
     stream.extend_from_slice(&octets);

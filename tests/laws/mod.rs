@@ -10,9 +10,11 @@ mod decode;
 pub(crate) mod dice;
 mod draft;
 mod framer;
+mod inflate;
 mod pack;
 
 pub(crate) use decode::decoding;
 pub(crate) use draft::editing;
 pub(crate) use framer::framing;
+pub(crate) use inflate::inflating;
 pub(crate) use pack::{packing, repacking};
