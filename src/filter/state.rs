@@ -119,11 +119,21 @@ impl View<'_> {
         }
     }
 
+    /// As a filter reads it: inflated, if it came compressed and can be.
     pub(super) fn payload(&self) -> &[u8] {
         match self {
-            Self::AsReceived(packet) => packet.payload(),
-            Self::Edited(draft) => draft.payload(),
+            Self::AsReceived(packet) => packet.readable_payload(),
+            Self::Edited(draft) => draft.readable_payload(),
         }
+    }
+
+    /// Whether the payload is compressed, and stays so for a filter because it cannot be inflated.
+    pub(super) fn is_unreadable(&self) -> bool {
+        let inflated = match self {
+            Self::AsReceived(packet) => packet.inflated(),
+            Self::Edited(draft) => draft.inflated(),
+        };
+        matches!(inflated, Some(Err(_)))
     }
 
     pub(super) fn chunks(&self) -> crate::wire::Chunks<'_> {

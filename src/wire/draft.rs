@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::decode::{legacy_header_octets, read};
+use super::inflate::Inflated;
 use super::pack::{ChunkWriter, check_width, extend_with_address, family_of, parts, same_kind};
 use super::{
     CHUNK_HEADER_OCTETS, CapturedAt, ChunkId, Chunks, DATAGRAM_OCTETS_MAX, FAMILY_INET6, HEADER_OCTETS, Head,
-    MAGIC_EEP3, MAGIC_HEP3, PackError, Packet, Payload, PayloadType, Rejected, Version,
+    InflateError, MAGIC_EEP3, MAGIC_HEP3, PackError, Packet, Payload, PayloadType, Rejected, Version,
 };
 
 /// Why an edit was refused. The packet is as it was before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum EditError {
-    /// There is no payload that could be masked, or it is compressed.
-    #[error("the packet has no payload that is not compressed")]
+    /// There is no payload that could be masked, or it is compressed and cannot be inflated.
+    #[error("the packet has no payload that can be read")]
     NoPayload,
     /// A range beyond the payload.
     #[error("octets {offset} to {end} are not in a payload of {octets}", end = .offset.saturating_add(*.length))]
@@ -44,25 +45,26 @@ pub enum EditError {
 pub struct Draft {
     octets: Vec<u8>,
     head: Head,
+    inflated: Inflated,
 }
 
 impl Draft {
     /// A copy of the packet's octets.
     #[must_use]
     pub fn new(packet: &Packet) -> Self {
-        Self { octets: packet.octets().to_vec(), head: *packet.head() }
+        Self { octets: packet.octets().to_vec(), head: *packet.head(), inflated: packet.share_inflated() }
     }
 
     /// The changed packet.
     #[must_use]
     pub fn into_packet(self) -> Packet {
-        Packet::new(self.octets.into(), self.head)
+        Packet::with_inflated(self.octets.into(), self.head, self.inflated)
     }
 
     /// The packet as it is now; the draft goes on.
     #[must_use]
     pub fn to_packet(&self) -> Packet {
-        Packet::new(Bytes::copy_from_slice(&self.octets), self.head)
+        Packet::with_inflated(Bytes::copy_from_slice(&self.octets), self.head, self.inflated.clone())
     }
 
     /// What the packet says now.
@@ -74,7 +76,22 @@ impl Draft {
     /// The payload as it is now; empty if there is none.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.head.payload.span().and_then(|span| self.octets.get(span.start..span.end)).unwrap_or_default()
+        payload_in(&self.octets, &self.head)
+    }
+
+    /// As [`Packet::inflated`], of the payload as it is now.
+    ///
+    /// # Errors
+    /// [`InflateError`].
+    #[must_use]
+    pub fn inflated(&self) -> Option<Result<&[u8], InflateError>> {
+        self.inflated.get(self.payload())
+    }
+
+    /// As [`Packet::readable_payload`], of the payload as it is now.
+    #[must_use]
+    pub fn readable_payload(&self) -> &[u8] {
+        self.inflated().and_then(Result::ok).unwrap_or_else(|| self.payload())
     }
 
     /// The chunks as they are now.
@@ -108,20 +125,25 @@ impl Draft {
 
     /// Overwrites runs of the payload, given as offset and length, with one octet: all of them or, if one is out of
     /// range, none. No other payload chunk is left beside the masked one. Another vendor's chunk of that number is no
-    /// payload: it stays, and the packet stays [`Head::ambiguous`].
+    /// payload: it stays, and the packet stays [`Head::ambiguous`]. A compressed payload is masked as it reads, and is not
+    /// compressed any more.
     ///
     /// # Errors
-    /// [`EditError::NoPayload`], [`EditError::Range`].
+    /// [`EditError::NoPayload`], [`EditError::Range`], [`PackError::TooLong`] if an inflated payload does not fit.
     pub fn mask(&mut self, runs: &[(usize, usize)], with: u8) -> Result<(), EditError> {
-        let Payload::Plain(span) = self.head.payload else { return Err(EditError::NoPayload) };
+        let inflated = self.inflated();
+        if self.head.payload == Payload::Absent || matches!(inflated, Some(Err(_))) {
+            return Err(EditError::NoPayload);
+        }
+        let octets = self.readable_payload().len();
         for &(offset, length) in runs {
-            if offset.checked_add(length).is_none_or(|end| end > span.len()) {
-                return Err(EditError::Range { offset, length, octets: span.len() });
+            if offset.checked_add(length).is_none_or(|end| end > octets) {
+                return Err(EditError::Range { offset, length, octets });
             }
         }
-        if self.head.ambiguous {
-            // Others of this kind would still show what is masked here.
-            let payload = self.payload().to_vec();
+        if self.head.ambiguous || inflated.is_some() {
+            // Others of this kind, or the compressed octets, would still show what is masked here.
+            let payload = self.readable_payload().to_vec();
             self.set_payload(&payload)?;
         }
         let Some(payload) = self.head.payload.span().and_then(|span| self.octets.get_mut(span.start..span.end)) else {
@@ -282,7 +304,7 @@ impl Draft {
     fn upgraded(&self) -> Result<Self, EditError> {
         let octets = parts(&self.to_packet()).encode(Version::Hep3)?;
         let (head, _) = read(&octets)?;
-        Ok(Self { octets: octets.into(), head })
+        Ok(Self { octets: octets.into(), head, inflated: Inflated::of(head.payload) })
     }
 
     fn set_legacy_flow(&mut self, family: u8, source: SocketAddr, destination: SocketAddr) -> Result<(), EditError> {
@@ -319,6 +341,9 @@ impl Draft {
 
     fn replace(&mut self, octets: Vec<u8>) -> Result<(), EditError> {
         let (head, _) = read(&octets)?;
+        if !matches!(head.payload, Payload::Compressed(_)) || payload_in(&octets, &head) != self.payload() {
+            self.inflated = Inflated::of(head.payload);
+        }
         self.octets = octets;
         self.head = head;
         Ok(())
@@ -326,6 +351,11 @@ impl Draft {
 
     fn reread(&mut self) -> Result<(), EditError> {
         (self.head, _) = read(&self.octets)?;
+        self.inflated = Inflated::of(self.head.payload);
         Ok(())
     }
+}
+
+fn payload_in<'a>(octets: &'a [u8], head: &Head) -> &'a [u8] {
+    head.payload.span().and_then(|span| octets.get(span.start..span.end)).unwrap_or_default()
 }

@@ -4,11 +4,12 @@
 //! compressed stream are not part of it, as in the collectors behind us.
 
 use std::io::Read;
+use std::sync::{Arc, OnceLock};
 
 use flate2::bufread::GzDecoder;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
-use super::CHUNK_BODY_OCTETS_MAX;
+use super::{CHUNK_BODY_OCTETS_MAX, Payload};
 
 /// How a gzip stream begins.
 pub(super) const MAGIC_GZIP: [u8; 2] = [0x1f, 0x8b];
@@ -58,6 +59,25 @@ pub enum InflateError {
         /// The limit.
         ratio_max: usize,
     },
+}
+
+/// What a packet's compressed payload becomes, within the default [`InflateLimits`]: found out when somebody first asks,
+/// and once for all clones of the packet. Nothing for a packet whose payload is not compressed.
+#[derive(Clone, Debug)]
+pub(super) struct Inflated(Option<Arc<Found>>);
+
+type Found = OnceLock<Result<Vec<u8>, InflateError>>;
+
+impl Inflated {
+    pub(super) fn of(payload: Payload) -> Self {
+        Self(matches!(payload, Payload::Compressed(_)).then(Arc::default))
+    }
+
+    /// `payload` is that of the packet, as it came.
+    pub(super) fn get(&self, payload: &[u8]) -> Option<Result<&[u8], InflateError>> {
+        let inflated = self.0.as_ref()?.get_or_init(|| inflate(payload, InflateLimits::default()));
+        Some(inflated.as_deref().map_err(|error| *error))
+    }
 }
 
 /// The octets that a compressed payload stands for. The work is linear in the octets given and the limit.

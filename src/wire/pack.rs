@@ -44,8 +44,8 @@ pub enum PackError {
     /// HEP1 and HEP2 cannot do without addresses.
     #[error("HEP{} needs a source and a destination address", .0.number())]
     NoAddresses(Version),
-    /// HEP1 and HEP2 cannot do without a payload, and hold no compressed one.
-    #[error("HEP{} needs a payload that is not compressed", .0.number())]
+    /// HEP1 and HEP2 cannot do without a payload, and hold no compressed one: one that cannot be inflated is none.
+    #[error("HEP{} needs a payload that is not compressed, or can be inflated", .0.number())]
     NoPayload(Version),
     /// HEP1 and HEP2 hold SIP and cannot say otherwise.
     #[error("HEP{} holds SIP, not payload type {}", .version.number(), .payload_type.0)]
@@ -186,7 +186,8 @@ pub(super) fn parts(packet: &Packet) -> Pack {
     let head = packet.head();
     let payload = match head.payload {
         Payload::Plain(span) => Some(packet.octets().slice(span.start..span.end)),
-        Payload::Absent | Payload::Compressed(_) => None,
+        Payload::Compressed(_) => packet.inflated().and_then(Result::ok).map(Bytes::copy_from_slice),
+        Payload::Absent => None,
     };
     Pack {
         ip_protocol: head.ip_protocol,

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
-use super::{ChunkId, Chunks, HEADER_OCTETS, MAGIC_EEP3};
+use super::inflate::Inflated;
+use super::{ChunkId, Chunks, HEADER_OCTETS, InflateError, MAGIC_EEP3};
 
 /// The format of a packet. EEP3 is HEP3 by an older name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -199,16 +200,36 @@ impl Head {
 }
 
 /// One HEP packet. Cloning it copies no octets.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub struct Packet {
     octets: Bytes,
     head: Head,
+    inflated: Inflated,
 }
+
+impl PartialEq for Packet {
+    /// Whether somebody has asked for its inflated payload is no difference.
+    fn eq(&self, other: &Self) -> bool {
+        self.octets == other.octets && self.head == other.head
+    }
+}
+
+impl Eq for Packet {}
 
 impl Packet {
     /// For [`decode`](super::decode) only: `head` is what `octets` say.
-    pub(super) const fn new(octets: Bytes, head: Head) -> Self {
-        Self { octets, head }
+    #[inline]
+    pub(super) fn new(octets: Bytes, head: Head) -> Self {
+        Self::with_inflated(octets, head, Inflated::of(head.payload))
+    }
+
+    /// The same if its payload may have been inflated already.
+    pub(super) const fn with_inflated(octets: Bytes, head: Head, inflated: Inflated) -> Self {
+        Self { octets, head, inflated }
+    }
+
+    pub(super) fn share_inflated(&self) -> Inflated {
+        self.inflated.clone()
     }
 
     /// The packet as it came, without octets behind its stated length.
@@ -227,6 +248,22 @@ impl Packet {
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         self.span(self.head.payload.span())
+    }
+
+    /// What the payload was before it was compressed, or `None` if it is not. It is inflated when somebody first asks,
+    /// once for all clones of the packet.
+    ///
+    /// # Errors
+    /// [`InflateError`], within the default [`InflateLimits`](super::InflateLimits).
+    #[must_use]
+    pub fn inflated(&self) -> Option<Result<&[u8], InflateError>> {
+        self.inflated.get(self.payload())
+    }
+
+    /// The payload, inflated if it came compressed. One that cannot be inflated is as it came.
+    #[must_use]
+    pub fn readable_payload(&self) -> &[u8] {
+        self.inflated().and_then(Result::ok).unwrap_or_else(|| self.payload())
     }
 
     /// The correlation id; empty if there is none.
@@ -266,7 +303,7 @@ impl Packet {
     /// The same packet in memory of its own, so that it holds no receive buffer while it waits somewhere.
     #[must_use]
     pub fn detached(&self) -> Self {
-        Self { octets: Bytes::copy_from_slice(&self.octets), head: self.head }
+        Self { octets: Bytes::copy_from_slice(&self.octets), head: self.head, inflated: self.inflated.clone() }
     }
 
     fn span(&self, span: Option<Span>) -> &[u8] {

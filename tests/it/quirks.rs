@@ -1,12 +1,13 @@
 use std::io::Write;
 use std::net::TcpStream;
 
-use hepgate::wire::{ChunkId, decode};
+use hepgate::wire::{ChunkId, decode, deflate};
 
 use crate::corpus;
 use crate::support::gateway::Gateway;
+use crate::support::guest;
 use crate::support::peers::{UdpSink, udp_agent};
-use crate::support::settings::collector;
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter};
 
 const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
 
@@ -95,5 +96,50 @@ fn a_packet_without_an_agent_id_gets_none_from_its_correction() {
     let sent = out.next();
     assert_eq!(sent, came);
     assert_eq!(decode(sent.into()).unwrap().chunk(ChunkId::AGENT_ID), None);
+    gateway.stop();
+}
+
+/// A SIP packet whose payload is in 0x10, as captagent sends it, with addresses and what HEP2 needs.
+fn compressed(payload: &[u8]) -> Vec<u8> {
+    let rest: [(u16, &[u8]); 4] = [(0x02, &[17]), (0x03, &[192, 0, 2, 1]), (0x04, &[192, 0, 2, 2]), (0x0b, &[1])];
+    hep3(&[&rest[..], &[(0x10, payload)]].concat())
+}
+
+fn zlib(payload: &[u8]) -> Vec<u8> {
+    deflate(payload).unwrap()
+}
+
+#[test]
+fn filters_read_what_captagent_compressed_and_an_unchanged_packet_leaves_as_it_came() {
+    let out = UdpSink::new();
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "first", BY_FIRST_OCTET);
+    let tenant = "[[tenant]]\nname = \"default\"\nfilters = [\"first\"]\nroute = [\"out\"]\n";
+    let config = [BOTH_LISTENERS, &collector("out", &out.to()), &filter("first", ""), tenant];
+    let gateway = Gateway::start_in(folder, &config.concat());
+    let agent = udp_agent(gateway.listener("udp"));
+    let (first, last) = (compressed(&zlib(b"pass 1")), compressed(&zlib(b"pass 2")));
+    // What cannot be inflated reads as it came.
+    let unreadable = compressed(b"skip is not compressed");
+    for octets in [&first, &compressed(&zlib(b"skip")), &compressed(&zlib(b"drop")), &last] {
+        agent.send(octets).unwrap();
+    }
+    assert_eq!(out.take(2), [first, last]);
+    agent.send(&unreadable).unwrap();
+    for (metric, value) in [("skipped", 2), ("filter_dropped", 1), ("routed", 2)] {
+        gateway.await_metric(&format!("hepgate_tenant_{metric}_packets_total"), &[], value);
+    }
+    assert!(out.is_empty());
+    gateway.stop();
+}
+
+#[test]
+fn a_compressed_payload_leaves_inflated_in_a_version_that_holds_none() {
+    let out = UdpSink::new();
+    let to = format!("{}version = \"2\"\n", collector("out", &out.to()));
+    let gateway = Gateway::start(&[BOTH_LISTENERS, &to, ROUTE].concat());
+    udp_agent(gateway.listener("udp")).send(&compressed(&zlib(b"OPTIONS sip:a SIP/2.0"))).unwrap();
+    let sent = decode(out.next().into()).unwrap();
+    assert_eq!((sent.head().version.number(), sent.payload()), (2, &b"OPTIONS sip:a SIP/2.0"[..]));
     gateway.stop();
 }

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use hepgate::wire::{
-    CapturedAt, Chunk, ChunkId, Draft, EditError, FrameError, Framer, GENERIC, Head, MAGIC_EEP3, MAGIC_HEP3, Missing,
-    Pack, PackError, Packet, Payload, PayloadType, Rejected, Vendor, Version, decode, repack,
+    CapturedAt, Chunk, ChunkId, Draft, EditError, FrameError, Framer, GENERIC, Head, InflateError, MAGIC_EEP3,
+    MAGIC_HEP3, Missing, Pack, PackError, Packet, Payload, PayloadType, Rejected, Vendor, Version, decode, deflate,
+    repack,
 };
 
 use crate::generate::hep3_of;
@@ -235,6 +236,27 @@ fn a_compressed_payload_is_carried_as_it_came() {
     assert_eq!(packet.payload(), b"x\x9c\x03\x00");
     assert!(!packet.head().ambiguous);
     assert_eq!(repack(&packet, Version::Hep2, MISSING), Err(PackError::NoAddresses(Version::Hep2)));
+    assert_eq!(Draft::new(&packet).mask(&[(0, 1)], b'x'), Err(EditError::NoPayload));
+}
+
+#[test]
+fn a_mask_of_a_compressed_payload_masks_what_it_says_and_leaves_it_plain() {
+    let packet =
+        read(&hep3(&[(ChunkId::COMPRESSED_PAYLOAD, &deflate(b"to bob").unwrap()), (ChunkId::AGENT_NAME, b"a")]));
+    assert_eq!(packet.readable_payload(), b"to bob");
+    let mut draft = Draft::new(&packet);
+    let refused = EditError::Range { offset: 3, length: 4, octets: 6 };
+    assert_eq!(draft.mask(&[(3, 4)], b'x'), Err(refused));
+    assert_eq!(draft.to_packet(), packet);
+    draft.mask(&[(3, 3)], b'x').unwrap();
+    assert_eq!(draft.into_packet().octets(), &hep3(&[(ChunkId::PAYLOAD, b"to xxx"), (ChunkId::AGENT_NAME, b"a")]));
+}
+
+#[test]
+fn a_compressed_payload_that_cannot_be_inflated_reads_as_it_came_and_is_not_masked() {
+    let packet = read(&hep3(&[(ChunkId::COMPRESSED_PAYLOAD, b"\xffnothing known")]));
+    assert_eq!(packet.inflated(), Some(Err(InflateError::Unreadable { octets: 14 })));
+    assert_eq!(packet.readable_payload(), b"\xffnothing known");
     assert_eq!(Draft::new(&packet).mask(&[(0, 1)], b'x'), Err(EditError::NoPayload));
 }
 

@@ -40,6 +40,10 @@ fn edit_once(draft: &mut Draft, edit: &Edit) {
             sound(&after);
             assert_eq!((draft.head(), draft.payload()), (after.head(), after.payload()));
             assert!(draft.chunks().eq(after.chunks()));
+            let anew = decode(expected.into()).unwrap();
+            assert_eq!(draft.inflated(), anew.inflated());
+            assert_eq!(draft.readable_payload(), anew.readable_payload());
+            assert_eq!(after.readable_payload(), anew.readable_payload());
         }
         (Err(error), Err(expected)) => {
             assert_eq!(error, expected, "{edit:?} of {before:?}");
@@ -125,7 +129,7 @@ impl Edit {
         match self {
             Self::Payload(payload) => model.set(ChunkId::PAYLOAD, payload),
             Self::Mask { offset, length, with } => {
-                model.set(ChunkId::PAYLOAD, &masked(before.payload(), *offset, *length, *with));
+                model.set(ChunkId::PAYLOAD, &masked(before.readable_payload(), *offset, *length, *with));
             }
             Self::Set(id, body) => model.set(*id, body),
             Self::Add(id, body) => model.chunks.push((*id, body.clone())),
@@ -158,12 +162,14 @@ impl Edit {
                 _ => Ok(()),
             },
             Self::Mask { offset, length, .. } => match before.head().payload {
-                Payload::Absent | Payload::Compressed(_) => Err(EditError::NoPayload),
-                Payload::Plain(_) if offset.checked_add(*length).is_none_or(|end| end > before.payload().len()) => {
-                    let octets = before.payload().len();
-                    Err(EditError::Range { offset: *offset, length: *length, octets })
+                Payload::Absent => Err(EditError::NoPayload),
+                Payload::Compressed(_) if before.inflated().unwrap().is_err() => Err(EditError::NoPayload),
+                _ => {
+                    let octets = before.readable_payload().len();
+                    let fits = offset.checked_add(*length).is_some_and(|end| end <= octets);
+                    let refused = EditError::Range { offset: *offset, length: *length, octets };
+                    if fits { Ok(()) } else { Err(refused) }
                 }
-                Payload::Plain(_) => Ok(()),
             },
             Self::Flow(source, destination) if source.is_ipv4() != destination.is_ipv4() => {
                 let (source_address, destination_address) = (source.ip(), destination.ip());
@@ -185,7 +191,7 @@ impl Edit {
         match self {
             Self::Payload(payload) => octets = [&octets[..payload_at], payload].concat(),
             Self::Mask { offset, length, with } => {
-                let payload = masked(before.payload(), *offset, *length, *with);
+                let payload = masked(before.readable_payload(), *offset, *length, *with);
                 octets = [&octets[..payload_at], &payload].concat();
             }
             Self::Flow(source, destination) => {

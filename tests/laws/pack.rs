@@ -167,8 +167,8 @@ fn says_the_same(packet: &Packet, other: &Packet, version: Version) {
     assert_eq!(to.ip_protocol, from.ip_protocol);
     assert_eq!(flow(other), flow(packet));
     assert_eq!(to.payload_type, from.payload_type);
-    assert_eq!(other.payload(), if is_plain(packet) { packet.payload() } else { &[] });
-    assert_eq!(is_plain(other), is_plain(packet));
+    assert_eq!(other.payload(), if is_readable(packet) { packet.readable_payload() } else { &[] });
+    assert_eq!(is_readable(other), is_readable(packet));
     assert!(!to.ambiguous);
     let agent_id = if from.version == Version::Hep1 { MISSING.agent_id } else { from.agent_id };
     let said = (Some(from.captured_at.unwrap_or(MISSING.captured_at)), agent_id);
@@ -203,7 +203,7 @@ fn true_refusal_to_repack(error: &PackError, packet: &Packet, version: Version) 
             assert_ne!(source_address.is_ipv4(), destination_address.is_ipv4());
         }
         PackError::NoAddresses(_) => assert!(legacy && (head.source.is_none() || head.destination.is_none())),
-        PackError::NoPayload(_) => assert!(legacy && !is_plain(packet)),
+        PackError::NoPayload(_) => assert!(legacy && !is_readable(packet)),
         PackError::NotSip { payload_type, .. } => {
             assert!(legacy && payload_type == head.payload_type && payload_type != PayloadType::SIP);
         }
@@ -213,8 +213,9 @@ fn true_refusal_to_repack(error: &PackError, packet: &Packet, version: Version) 
     }
 }
 
-fn is_plain(packet: &Packet) -> bool {
-    matches!(packet.head().payload, Payload::Plain(_))
+/// Plain, or compressed in a way that is known.
+fn is_readable(packet: &Packet) -> bool {
+    packet.head().payload != Payload::Absent && !matches!(packet.inflated(), Some(Err(_)))
 }
 
 fn flow(packet: &Packet) -> Option<(SocketAddr, SocketAddr)> {

@@ -102,7 +102,9 @@ impl HostBatch for State {
 
     fn mask(&mut self, batch: Handle, index: u32, spans: Vec<Span>, with: u8) -> Edited {
         let masked = spans.iter().map(|span| wide(span.length)).fold(0, usize::saturating_add);
-        self.edit(&batch, index, masked, |draft| {
+        // A compressed payload is written anew as it reads.
+        let has = self.call.packet(index).map_or(0, |packet| packet.payload().len());
+        self.edit(&batch, index, masked.saturating_add(has), |draft| {
             let runs: Vec<(usize, usize)> = spans.iter().map(|span| (wide(span.offset), wide(span.length))).collect();
             draft.mask(&runs, with)
         })
@@ -189,7 +191,7 @@ fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
     let head = packet.head();
     let mut marks = 0;
     for (mark, applies) in [
-        (COMPRESSED, matches!(head.payload, Payload::Compressed(_))),
+        (COMPRESSED, packet.is_unreadable()),
         (AMBIGUOUS, head.ambiguous),
         (SKIPPED, skipped),
         (NO_PAYLOAD, head.payload == Payload::Absent),
@@ -206,7 +208,7 @@ fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
         source_port: head.source_port,
         destination_port: head.destination_port,
         agent_id: head.agent_id,
-        payload_length: narrow(head.payload.span().map_or(0, |span| span.len())),
+        payload_length: narrow(packet.payload().len()),
         source: to_wit_address(head.source),
         destination: to_wit_address(head.destination),
         captured_at: head.captured_at.map_or(0, CapturedAt::as_micros),
