@@ -15,6 +15,8 @@ pub struct Listener {
     pub listen: ListenAddr,
     /// How its agents write their ids.
     pub agent_id: AgentIdOrder,
+    /// A datagram that is one packet in gzip is unpacked instead of refused.
+    pub unpacks_gzip: bool,
     /// Octets of the socket's receive buffer, for UDP: what covers the time in which nobody reads.
     pub receive_buffer_octets: usize,
     /// Limits of TCP.
@@ -45,7 +47,7 @@ impl Listener {
             hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
         };
         let agent_id = AgentIdOrder::AsSent;
-        Self { name: name.to_owned(), listen, agent_id, receive_buffer_octets: 4 << 20, stream }
+        Self { name: name.to_owned(), listen, agent_id, unpacks_gzip: false, receive_buffer_octets: 4 << 20, stream }
     }
 }
 
@@ -63,9 +65,11 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
         ("little-endian", AgentIdOrder::LittleEndian),
     ];
     let agent_id = section.choice("agent_id", default.agent_id, &orders);
+    let mut unpacks_gzip = default.unpacks_gzip;
     let (mut receive_buffer_octets, mut stream) = (default.receive_buffer_octets, default.stream);
     match listen.transport {
         Transport::Udp => {
+            unpacks_gzip = section.choice("gzip_frames", unpacks_gzip, &[("refuse", false), ("unpack", true)]);
             receive_buffer_octets = section.count("receive_buffer_octets", receive_buffer_octets, 4 << 10..=1 << 30);
         }
         Transport::Tcp => {
@@ -82,7 +86,7 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
         }
     }
     section.finish();
-    Some(Listener { agent_id, receive_buffer_octets, stream, ..default })
+    Some(Listener { agent_id, unpacks_gzip, receive_buffer_octets, stream, ..default })
 }
 
 fn read_listen(section: &mut Section<'_, '_>, hep_port: u16) -> Option<ListenAddr> {

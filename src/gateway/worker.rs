@@ -100,7 +100,15 @@ impl<'a> Plan<'a> {
             };
             for (socket, share) in shares.into_iter().zip(&mut sockets) {
                 let (name, admission) = (listener.name.clone(), Arc::clone(&admission));
-                share.push(ListenerSeed { id, name, agent_ids: listener.agent_id, socket, stream, admission });
+                share.push(ListenerSeed {
+                    id,
+                    name,
+                    agent_ids: listener.agent_id,
+                    unpacks_gzip: listener.unpacks_gzip,
+                    socket,
+                    stream,
+                    admission,
+                });
             }
         }
         let mut started = Vec::new();
@@ -212,6 +220,7 @@ struct ListenerSeed {
     id: ListenerId,
     name: String,
     agent_ids: AgentIdOrder,
+    unpacks_gzip: bool,
     socket: Socket,
     stream: StreamLimits,
     admission: Arc<ConnectionLimits>,
@@ -263,8 +272,8 @@ impl Seed {
             Chains::new(self.index, Rc::clone(&page), table, homes, outlets, slow, self.mailbox_batches).start();
         started.chains.push(chains.clone().recipient());
         for listener in self.listeners {
-            let ListenerSeed { id, name, agent_ids, socket, stream, admission } = listener;
-            let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids);
+            let ListenerSeed { id, name, agent_ids, unpacks_gzip, socket, stream, admission } = listener;
+            let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids).with_gzip(unpacks_gzip);
             let to = chains.clone().recipient();
             let drain = match socket {
                 Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),

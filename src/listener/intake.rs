@@ -11,12 +11,15 @@ use crate::config::{ListenerId, Transport};
 use crate::ledger::{DropReason, ListenerCount, Page};
 use crate::message::{Origin, Received};
 use crate::pace::Repeated;
-use crate::wire::{AgentIdOrder, CapturedAt, Packet, RejectReason, decode};
+use crate::wire::{AgentIdOrder, CapturedAt, InflateLimits, PACKET_OCTETS_MAX, Packet, RejectReason, decode, inflate};
 
 /// Log lines about packets that were rejected, for each listener and worker: a flood of garbage must not become a
 /// flood of lines. All are counted.
 const REJECTED_LINES_MAX: u32 = 5;
 const REJECTED_WINDOW: Duration = Duration::from_secs(10);
+
+/// How a packet begins that is in gzip as a whole, as heplify sends it.
+const MAGIC_GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// Told of every packet that is rejected, and of who sent it.
 pub type Teller = Box<dyn FnMut(&dyn fmt::Display, SocketAddr)>;
@@ -27,6 +30,7 @@ pub struct Intake {
     name: String,
     page: Rc<Page>,
     agent_ids: AgentIdOrder,
+    unpacks_gzip: bool,
     said: Repeated,
     teller: Option<Teller>,
 }
@@ -52,7 +56,15 @@ impl Intake {
     #[must_use]
     pub fn new(id: ListenerId, name: &str, page: Rc<Page>) -> Self {
         let said = Repeated::new(REJECTED_LINES_MAX, REJECTED_WINDOW);
-        Self { id, name: name.to_owned(), page, agent_ids: AgentIdOrder::AsSent, said, teller: None }
+        Self {
+            id,
+            name: name.to_owned(),
+            page,
+            agent_ids: AgentIdOrder::AsSent,
+            unpacks_gzip: false,
+            said,
+            teller: None,
+        }
     }
 
     /// The same for agents that write their ids in another order of octets.
@@ -65,6 +77,12 @@ impl Intake {
     #[must_use]
     pub fn telling(self, teller: Teller) -> Self {
         Self { teller: Some(teller), ..self }
+    }
+
+    /// The same, but a whole packet in gzip is unpacked instead of refused, if `unpacks_gzip`.
+    #[must_use]
+    pub fn with_gzip(self, unpacks_gzip: bool) -> Self {
+        Self { unpacks_gzip, ..self }
     }
 
     pub(super) const fn id(&self) -> ListenerId {
@@ -81,9 +99,10 @@ impl Intake {
 
     /// Decodes one packet. `None`: it was rejected, or a keep-alive, and is in the tally.
     pub(super) fn take(&mut self, octets: Bytes, peer: SocketAddr, now: Instant, tally: &mut Tally) -> Option<Packet> {
-        let length = octets.len();
         tally.received += 1;
-        tally.octets += wide(length);
+        tally.octets += wide(octets.len());
+        let octets = if self.unpacks_gzip { self.unpacked(octets, peer, now, tally)? } else { octets };
+        let length = octets.len();
         match decode(octets) {
             Ok(packet) if packet.is_keep_alive() => {
                 tally.keep_alives += 1;
@@ -96,6 +115,21 @@ impl Intake {
             Err(rejected) => {
                 tally.rejected.push(rejected.reason());
                 self.tell(rejected.reason(), &rejected, peer, now);
+                None
+            }
+        }
+    }
+
+    /// The packet that a datagram in gzip holds; another one as it is. `None`: it cannot be unpacked, and is in the tally.
+    fn unpacked(&mut self, octets: Bytes, peer: SocketAddr, now: Instant, tally: &mut Tally) -> Option<Bytes> {
+        if !octets.starts_with(&MAGIC_GZIP) {
+            return Some(octets);
+        }
+        match inflate(&octets, InflateLimits { octets_max: PACKET_OCTETS_MAX, ..InflateLimits::default() }) {
+            Ok(unpacked) => Some(unpacked.into()),
+            Err(error) => {
+                tally.rejected.push(RejectReason::Gzip);
+                self.tell(RejectReason::Gzip, &error, peer, now);
                 None
             }
         }

@@ -143,3 +143,45 @@ fn a_compressed_payload_leaves_inflated_in_a_version_that_holds_none() {
     assert_eq!((sent.head().version.number(), sent.payload()), (2, &b"OPTIONS sip:a SIP/2.0"[..]));
     gateway.stop();
 }
+
+/// gzip with one stored block, of which the checksum is that of these very octets.
+fn gzip(octets: &[u8]) -> Vec<u8> {
+    let mut crc = u32::MAX;
+    for octet in octets {
+        crc ^= u32::from(*octet);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    let length = u16::try_from(octets.len()).unwrap();
+    let mut gzip = vec![0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff, 1];
+    gzip.extend_from_slice(&length.to_le_bytes());
+    gzip.extend_from_slice(&(!length).to_le_bytes());
+    gzip.extend_from_slice(octets);
+    gzip.extend_from_slice(&(!crc).to_le_bytes());
+    gzip.extend_from_slice(&u32::from(length).to_le_bytes());
+    gzip
+}
+
+#[test]
+fn a_whole_packet_that_heplify_sends_in_gzip_is_refused_by_name_or_unpacked() {
+    let rejected = "hepgate_listener_rejected_packets_total";
+    let whole = hep3(&[(0x0f, b"from heplify")]);
+    for (keys, unpacked) in [("", 0), ("gzip_frames = \"unpack\"\n", 1)] {
+        let out = UdpSink::new();
+        let listener = format!("[[listener]]\nname = \"udp\"\nlisten = \"hep_udp:127.0.0.1:0\"\n{keys}");
+        let gateway = Gateway::start(&[listener, collector("out", &out.to()), ROUTE.to_owned()].concat());
+        let agent = udp_agent(gateway.listener("udp"));
+        agent.send(&gzip(&whole)).unwrap();
+        // Gzip in gzip, and gzip that is not whole, are refused either way.
+        agent.send(&gzip(&gzip(&whole))).unwrap();
+        agent.send(&gzip(&whole)[..20]).unwrap();
+        agent.send(&hep3(&[(0x0f, b"last")])).unwrap();
+        if unpacked == 1 {
+            assert_eq!(out.next(), whole);
+        }
+        assert_eq!(out.next(), hep3(&[(0x0f, b"last")]));
+        gateway.await_metric(rejected, &[("reason", "gzip")], 3 - unpacked);
+        gateway.stop();
+    }
+}
