@@ -1,12 +1,13 @@
 //! The actor that holds the connection to one TCP collector.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, SpawnHandle, WrapFuture};
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
@@ -167,7 +168,7 @@ impl TcpCollector {
         let now = Instant::now();
         if let Connection::Open { stream, .. } = &self.connection {
             let stream = Rc::clone(stream);
-            match self.write(&stream) {
+            match self.write(|parts| stream.try_write_vectored(parts)) {
                 Ok(progress) => self.watch_blocked(progress, ctx),
                 Err(error) => self.lost(&error, ctx),
             }
@@ -186,10 +187,10 @@ impl TcpCollector {
     }
 
     /// Writes until all is written, or the system takes no more. Gives whether it took anything.
-    fn write(&mut self, stream: &TcpStream) -> io::Result<bool> {
+    fn write(&mut self, write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
         let mut progress = false;
         while !self.postponed.is_empty() {
-            match stream.try_write_vectored(&self.postponed.parts()) {
+            match write(&self.postponed.parts()) {
                 Ok(octets) => {
                     progress |= octets > 0;
                     let sent = self.postponed.advance(octets);
@@ -226,12 +227,13 @@ impl TcpCollector {
         }
     }
 
-    /// The time is over. It may have been this thread that stood still, not the collector: one more write decides.
+    /// The time is over. It may have been this thread that stood still, not the collector: one more write decides. It
+    /// asks the system itself, as the runtime may not have heard yet that there is room.
     fn send_timed_out(&mut self, ctx: &mut Context<Self>) {
         let Connection::Open { stream, .. } = &self.connection else { return };
         let stream = Rc::clone(stream);
         let timeout_ms = self.settings.hep_send_timeout.as_millis();
-        match self.write(&stream) {
+        match self.write(|parts| SockRef::from(&*stream).send_vectored(parts)) {
             Ok(true) => {
                 self.watch_blocked(true, ctx);
                 self.go_on(ctx);

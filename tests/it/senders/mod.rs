@@ -1,4 +1,4 @@
-//! Needs the programs of `tests/packages`, so they are `#[ignore]`d for a plain `cargo test`; `tests/run` runs them. A
+//! Needs the programs of `tests/packages`, so a plain `cargo test` leaves them out; `tests/run` runs them. A
 //! program that is missing then is a failure.
 
 mod kamailio;
