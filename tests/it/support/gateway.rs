@@ -20,7 +20,7 @@ pub(crate) const HEPGATE: &str = env!("CARGO_BIN_EXE_hepgate");
 
 /// A gateway that runs, in a folder of its own that goes with it.
 pub(crate) struct Gateway {
-    child: Child,
+    pub(crate) child: Child,
     lines: Arc<Mutex<Vec<Value>>>,
     reader: Option<JoinHandle<()>>,
     pub(crate) folder: TempDir,
