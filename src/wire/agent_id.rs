@@ -13,7 +13,7 @@ pub enum AgentIdOrder {
     /// The 16-bit number stands in the upper half, as sngrep 1.6 writes 2001: `07 d1 00 00`. An agent id whose lower half
     /// is not empty was not written so, and stays.
     UpperHalf,
-    /// The least octet first, as sipgrep 2.1 writes 101: `65 00 00 00`.
+    /// The least octet first, as some builds of sipgrep 2.1 write 101: `65 00 00 00`.
     LittleEndian,
 }
 

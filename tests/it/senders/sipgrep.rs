@@ -18,7 +18,7 @@ fn sipgrep_sends_hep3() {
     for (packet, message) in arrived.packets.iter().zip(sip_call_messages()) {
         assert_eq!(packet.payload(), message);
         assert!([15_060, 15_061].contains(&packet.head().source_port));
-        // Its id is 101, in two octets of a field of four.
+        // Its id is 101, in the upper half of the field: see `agent_id` of a listener.
         assert_eq!(packet.head().agent_id, 101 << 16);
     }
 }
