@@ -1,5 +1,7 @@
 //! `HEPGATE_FILTERS=FOLDER` has them faced with the components of another folder: those that were just rebuilt.
 
+use std::io::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -8,8 +10,9 @@ use serde_json::Value;
 
 use crate::corpus;
 use crate::support::gateway::Gateway;
+use crate::support::guest::{self, Guest};
 use crate::support::peers::{UdpSink, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector};
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter};
 
 fn folder() -> PathBuf {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("filters");
@@ -183,6 +186,50 @@ fn redact_drops_what_it_cannot_read() {
     gateway.await_metric("hepgate_tenant_filter_dropped_packets_total", &[], 4);
     agent.send(&hep3(&[(0, 0x0b, &[1]), (0, 0x0f, b"BYE sip:alice@h.org SIP/2.0\r\n\r\n")])).unwrap();
     assert_eq!(read(&sink.next()).payload(), b"BYE sip:xxxxx@h.org SIP/2.0\r\n\r\n");
+    assert!(sink.is_empty());
+    gateway.stop();
+}
+
+/// Redacted by the first filter, and judged by the second: responses are skipped, which no verdict of the first undoes.
+#[test]
+fn redact_and_a_filter_that_skips_show_the_callback_rule_over_udp_and_tcp() {
+    let responses = BY_FIRST_OCTET.on_batch.replace("(i32.const 115)", "(i32.const 83)");
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "no-responses", Guest { on_batch: &responses, ..BY_FIRST_OCTET });
+    let sink = UdpSink::new();
+    let config = [
+        BOTH_LISTENERS,
+        &collector("out", &sink.to()),
+        &shipped("redact", "on_error = \"drop\""),
+        &filter("no-responses", ""),
+        "[[tenant]]\nname = \"default\"\nfilters = [\"redact\", \"no-responses\"]\nroute = [\"out\"]\n",
+    ];
+    let gateway = Gateway::start_in(folder, &config.concat());
+    let agent = udp_agent(gateway.listener("udp"));
+    let mut stream = TcpStream::connect(gateway.listener("tcp")).unwrap();
+    let (mut skipped, mut passed) = (0, 0);
+    let calls = corpus_packets().into_iter().filter(|(_, octets)| octets.starts_with(b"HEP3"));
+    for (name, octets) in calls.filter(|(_, octets)| is_plain_sip(&read(octets))) {
+        let is_response = read(&octets).payload().starts_with(b"SIP/2.0");
+        for over_tcp in [false, true] {
+            if over_tcp {
+                stream.write_all(&octets).unwrap();
+            } else {
+                agent.send(&octets).unwrap();
+            }
+            if is_response {
+                skipped += 1;
+                continue;
+            }
+            let arrived = read(&sink.next());
+            assert!(arrived.payload() != read(&octets).payload(), "{name}: not redacted");
+            assert!(!arrived.payload().starts_with(b"SIP/2.0"), "{name}: a response");
+            passed += 1;
+        }
+        gateway.await_metric("hepgate_tenant_skipped_packets_total", &[], skipped);
+    }
+    gateway.await_metric("hepgate_tenant_routed_packets_total", &[], passed);
+    assert!(skipped > 10 && passed > 10, "{skipped} {passed}");
     assert!(sink.is_empty());
     gateway.stop();
 }
