@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hepgate::config::{Config, ListenerId, Transport};
-use hepgate::filter::{Filter, Grant, Host, Instance, Size, Verdict, Work};
+use hepgate::filter::{Budget, Filter, Grant, Host, Instance, Size, Verdict, Work};
 use hepgate::message::{Origin, Received};
 use hepgate::wire::{CapturedAt, decode};
 
@@ -22,7 +22,7 @@ use guest::Guest;
 
 const NOW: CapturedAt = CapturedAt { seconds: 1_800_000_000, microseconds: 7 };
 /// Far above any call here, so that a busy machine ends none.
-const DEADLINE: Duration = Duration::from_secs(10);
+const BUDGET: Budget = Budget::wall(Duration::from_secs(10));
 /// Packets of a call. A listener hands over 64 at most.
 const BATCHES: [usize; 3] = [1, 32, 64];
 
@@ -83,7 +83,7 @@ fn measured(folder: &Path, name: &str, guest: Guest<'_>) -> Arc<Filter> {
 
 fn start(filter: &Arc<Filter>) -> Instance {
     let grants: Arc<[Grant]> = Arc::new([]);
-    filter.start(grants, DEADLINE, NOW, &mut Vec::new()).unwrap()
+    filter.start(grants, BUDGET, NOW, &mut Vec::new()).unwrap()
 }
 
 fn work(packets: usize) -> Work {
@@ -100,7 +100,7 @@ fn work(packets: usize) -> Work {
 
 fn call(instance: &mut Instance, work: &mut Work) -> Vec<Verdict> {
     let len = work.len();
-    instance.on_batch(work, 0, len, DEADLINE, NOW).unwrap().verdicts
+    instance.on_batch(work, 0, len, BUDGET, NOW).unwrap().verdicts
 }
 
 /// That the trivial filter reads what it says: it tells packets apart by a scalar, and by an octet of the payload.

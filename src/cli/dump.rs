@@ -62,6 +62,7 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = AFTER_HELP)]
 pub struct DumpArgs {
+    #[allow(rustdoc::broken_intra_doc_links, reason = "it is the help text as well")]
     /// Listen here: hep_udp:ADDRESS[:PORT] or hep_tcp:ADDRESS[:PORT]; may be given several times
     #[arg(long, value_name = "ADDRESS", conflicts_with = "read")]
     pub listen: Vec<String>,

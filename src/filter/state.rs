@@ -222,7 +222,8 @@ impl State {
             return Err(LimitPassed { limit: "moved_octets_max", actual, allowed }.into());
         }
         // Between the ticks of the epoch a guest can make thousands of host calls, and a late ticker lets it make more.
-        if call.host_calls % HOST_CALLS_PER_LOOK == 0 && call.deadline.is_some_and(|deadline| deadline.left().is_zero())
+        if call.host_calls.is_multiple_of(HOST_CALLS_PER_LOOK)
+            && call.deadline.is_some_and(|deadline| deadline.left().is_zero())
         {
             return Err(Refused::TooLate);
         }

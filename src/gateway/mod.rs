@@ -1,6 +1,6 @@
 //! The composition root: the one place that knows everybody. What starts when, what stops when.
 //!
-//! Start: [`load`] (the sandbox, the components, a trial start of each filter), then every socket, file and name that
+//! Start: [`load()`] (the sandbox, the components, a trial start of each filter), then every socket, file and name that
 //! can fail, and only when all of that is there the actors. Stop: listeners, chains, collectors, each when the one
 //! before it is done, all within the grace period.
 

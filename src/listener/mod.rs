@@ -1,6 +1,6 @@
 //! Where HEP comes in: actors that own one socket or one connection each.
 //!
-//! [`bind`] makes the sockets before any actor starts, so that a port in use is one sentence and nothing is half
+//! [`bind()`] makes the sockets before any actor starts, so that a port in use is one sentence and nothing is half
 //! started. [`UdpListener`] takes datagrams in batches, [`TcpListener`] takes connections, and each connection is an
 //! actor of its own. All of them decode what comes and hand it on to a [`Recipient`](actix::Recipient) of
 //! [`Batch`](crate::message::Batch), which somebody gave them.

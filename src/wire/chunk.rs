@@ -194,7 +194,7 @@ pub struct Chunk<'a> {
     pub body: &'a [u8],
 }
 
-/// The chunks of a packet, in order. Ends at the first malformed one, which [`decode`](super::decode) has refused.
+/// The chunks of a packet, in order. Ends at the first malformed one, which [`decode`](super::decode()) has refused.
 #[derive(Clone, Debug)]
 pub struct Chunks<'a> {
     walk: Walk<'a>,

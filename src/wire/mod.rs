@@ -1,7 +1,7 @@
 //! HEP on the wire, with no sockets, clocks, actors or logs in it.
 //!
-//! [`decode`] turns the octets of one packet into a [`Packet`]: a few scalars and spans over the very octets that came.
-//! [`Draft`] edits a packet, [`Pack`] makes one, [`Framer`] cuts a TCP stream into packets, [`inflate`] reads a
+//! [`decode()`] turns the octets of one packet into a [`Packet`]: a few scalars and spans over the very octets that came.
+//! [`Draft`] edits a packet, [`Pack`] makes one, [`Framer`] cuts a TCP stream into packets, [`inflate()`] reads a
 //! compressed payload.
 //!
 //! The contract, for every function here and on every input:

@@ -249,7 +249,7 @@ impl ChunkWriter {
     }
 }
 
-/// Refuses a chunk that [`decode`](super::decode) would refuse, and every generic one of a wrong width.
+/// Refuses a chunk that [`decode`](super::decode()) would refuse, and every generic one of a wrong width.
 pub(super) fn check_width(id: ChunkId, body: &[u8]) -> Result<(), PackError> {
     match id.width() {
         Some(needed) if needed != body.len() => Err(PackError::Width { id, actual: body.len(), needed }),

@@ -145,7 +145,7 @@ impl Span {
     }
 }
 
-/// What a packet says, as [`decode`](super::decode) read it. Missing numbers are 0, missing addresses `None`.
+/// What a packet says, as [`decode`](super::decode()) read it. Missing numbers are 0, missing addresses `None`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Head {
     /// The format.
@@ -217,7 +217,7 @@ impl PartialEq for Packet {
 impl Eq for Packet {}
 
 impl Packet {
-    /// For [`decode`](super::decode) only: `head` is what `octets` say.
+    /// For [`decode`](super::decode()) only: `head` is what `octets` say.
     #[inline]
     pub(super) fn new(octets: Bytes, head: Head) -> Self {
         Self::with_inflated(octets, head, Inflated::of(head.payload))
