@@ -201,7 +201,8 @@ pub mod hep {
         /// What the payload is: 1 SIP, 5 RTCP as JSON, 100 log. An open set. HEP1 and HEP2 are SIP.
         pub payload_type: u8,
         /// A set of bits; ignore those that you do not know.
-        /// 1: the payload is compressed, as it came.
+        /// 1: the payload is compressed and cannot be inflated: it reads as it came. (One that can be inflated reads like
+        /// any other, and stays compressed in a packet that nobody changes.)
         /// 2: a careless receiver could read another payload than this one: the packet has a second one, or a chunk of
         /// another vendor with the payload's number. A filter that hides things should drop such a packet.
         /// 4: an earlier filter of the chain has skipped the packet.
