@@ -19,6 +19,10 @@ use crate::wire::CapturedAt;
 
 /// The package of our interfaces, and the version that this host speaks.
 const PACKAGE: &str = "hep:filter/";
+/// How the versions begin that an older or newer 0.1 has.
+const VERSION: &str = "@0.1.";
+/// Octets of a page of WebAssembly's memory.
+const PAGE_OCTETS: u64 = 65_536;
 const CALLBACKS: &str = "hep:filter/callbacks@0.1.0";
 const TICKER: &str = "hep:filter/ticker@0.1.0";
 
@@ -281,7 +285,7 @@ fn check_imports(component: &Component) -> Result<Vec<String>, Unfit> {
     for (name, _) in component.component_type().imports(component.engine()) {
         if name.starts_with("wasi:") {
             stubs.push(name.to_owned());
-        } else if !name.starts_with(PACKAGE) {
+        } else if !(name.starts_with(PACKAGE) && name.contains(VERSION)) {
             refused.push(name.to_owned());
         }
     }
@@ -298,7 +302,9 @@ fn check_exports(component: &Component) -> Result<(), Unfit> {
 
 fn check_resources(component: &Component, limits: &Limits) -> Result<(), Unfit> {
     let Some(required) = component.resources_required() else { return Ok(()) };
-    let (memory, table) = (required.max_initial_memory_size, required.max_initial_table_size);
+    // wasmtime counts memory in pages here.
+    let memory = required.max_initial_memory_size.map(|pages| pages.saturating_mul(PAGE_OCTETS));
+    let table = required.max_initial_table_size;
     for (what, limit, actual, allowed) in [
         ("octets of memory", "memory_octets_max", memory, limits.memory_octets_max),
         ("table elements", "table_elements_max", table, limits.table_elements_max),

@@ -23,6 +23,8 @@ mod filters;
 mod flow;
 /// Strategies that make packets and streams.
 mod generate;
+/// Guests that run into every limit there is, and what they do not get.
+mod hostile;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;

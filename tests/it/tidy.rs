@@ -138,6 +138,32 @@ fn every_source_file_begins_with_what_it_is() {
     }
 }
 
+/// What is not compiled in has no advisories, and `component-model-async` would make every call four times as dear.
+/// Cargo unifies features, so any dependency could bring one back.
+#[test]
+fn wasmtime_is_compiled_with_what_we_use_and_nothing_else() {
+    // Only for this platform: what others need is not on the machine.
+    let platform = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let out = std::process::Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--locked", "--offline", "--filter-platform", &platform])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+    let nodes = metadata["resolve"]["nodes"].as_array().unwrap();
+    let is_wasmtime = |node: &&serde_json::Value| node["id"].as_str().unwrap().contains("#wasmtime@");
+    let wasmtime: Vec<_> = nodes.iter().filter(is_wasmtime).collect();
+    assert_eq!(wasmtime.len(), 1, "one version");
+    let features: Vec<&str> =
+        wasmtime[0]["features"].as_array().unwrap().iter().map(|feature| feature.as_str().unwrap()).collect();
+    assert!(features.contains(&"component-model") && features.contains(&"pooling-allocator"), "{features:?}");
+    for unwanted in ["component-model-async", "async", "gc", "threads", "wat", "cache", "profiling", "stack-switching"]
+    {
+        assert!(!features.contains(&unwanted), "{unwanted}: {features:?}");
+    }
+}
+
 #[test]
 fn every_dependency_is_a_sentence() {
     let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();

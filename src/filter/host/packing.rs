@@ -26,6 +26,10 @@ impl HostPacket for State {
         payload: Vec<u8>,
     ) -> wasmtime::Result<Result<Handle, EditError>> {
         self.charge(payload.len())?;
+        // No packet could hold it, and a guest must not have the host keep what no packet can hold.
+        if payload.len() > PACKET_OCTETS_MAX {
+            return Ok(Err(EditError::TooLong(narrow(payload.len()))));
+        }
         let (Some(source), Some(destination)) = (from_wit_endpoint(source), from_wit_endpoint(destination)) else {
             return Ok(Err(EditError::BadAddresses));
         };

@@ -1,5 +1,6 @@
 //! What several of the test modules need.
 
+pub(crate) mod bench;
 pub(crate) mod captures;
 pub(crate) mod gateway;
 pub(crate) mod guest;
