@@ -45,8 +45,12 @@ pub enum RunError {
 /// [`RunError`]: it could not be started.
 pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     let config = Config::load(&args.config)?;
-    logging::start(config.log);
-    actix_rt::System::new().block_on(serve(&config, args))
+    let logging = logging::start(config.log);
+    let served = actix_rt::System::new().block_on(serve(&config, args));
+    if logging.lost() > 0 {
+        tracing::warn!(lines = logging.lost(), "log lines were lost: nobody read them fast enough");
+    }
+    served
 }
 
 async fn serve(config: &Config, args: &RunArgs) -> Result<ExitCode, RunError> {

@@ -4,9 +4,11 @@ use std::process::{Command, Output};
 
 use nix::sys::signal::Signal;
 
+use crate::support::eventually;
 use crate::support::gateway::{Gateway, HEPGATE};
 use crate::support::guest::{self, Guest};
-use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, filter};
+use crate::support::peers::{UdpSink, udp_agent};
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter, packet};
 
 const TENANT: &str = "[[tenant]]\nname = \"default\"\n";
 
@@ -173,7 +175,7 @@ fn a_running_gateway_says_what_it_does_and_how_it_is() {
     assert_eq!(gateway.get("/readyz"), (200, "ready\n".into()));
     assert_eq!(gateway.get("/nothing").0, 404);
     assert_eq!(gateway.metrics().get("hepgate_filter_info", &[("filter", "f"), ("sha256", &sha256)]), 1);
-    crate::support::eventually("a summary", || !gateway.lines_with("last 0.05 s: 0 received").is_empty());
+    eventually("a summary", || !gateway.lines_with("last 0.05 s: 0 received").is_empty());
     gateway.stop();
 }
 
@@ -193,14 +195,60 @@ fn sigint_ends_it_in_order_and_a_second_signal_at_once() {
     let mut stream = std::net::TcpStream::connect(gateway.listener("tcp")).unwrap();
     std::io::Write::write_all(&mut stream, b"HEP").unwrap();
     gateway.await_metric("hepgate_listener_open_connections", &[], 1);
-    crate::support::eventually("the octets are read", || {
-        gateway.metrics().sum("hepgate_listener_open_connections") == 1
-    });
+    eventually("the octets are read", || gateway.metrics().sum("hepgate_listener_open_connections") == 1);
     gateway.signal(Signal::SIGTERM);
-    crate::support::eventually("it stops", || !gateway.lines_saying("stopping").is_empty());
+    eventually("it stops", || !gateway.lines_saying("stopping").is_empty());
     assert_eq!(gateway.get("/readyz"), (503, "not ready\n".into()));
     gateway.signal(Signal::SIGTERM);
     let ended = gateway.wait();
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.log_text().contains("stopped at once"), "{}", ended.log_text());
+}
+
+/// Whoever started it holds its standard error and has stopped reading: a pipe that is full.
+#[test]
+fn a_log_that_nobody_reads_stops_neither_packets_nor_the_stop() {
+    use std::io::Write;
+    use std::os::fd::OwnedFd;
+    let (mut ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut full = theirs.try_clone().unwrap();
+    full.set_nonblocking(true).unwrap();
+    while full.write(&[b'.'; 4_096]).is_ok() {}
+    full.set_nonblocking(false).unwrap();
+    let sink = UdpSink::new();
+    let free = || UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (port, admin) = (free(), TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let config = format!(
+        "[log]\nlevel = \"debug\"\n[admin]\nlisten = \"{admin}\"\n[[listener]]\nname = \"udp\"\n\
+         listen = \"hep_udp:127.0.0.1:{port}\"\n{}{TENANT}route = [\"out\"]\n",
+        collector("out", &sink.to())
+    );
+    std::fs::write(folder.path().join("hepgate.toml"), config).unwrap();
+    let mut child = Command::new(HEPGATE)
+        .args(["run", "--config", "hepgate.toml"])
+        .current_dir(folder.path())
+        .stderr(std::process::Stdio::from(OwnedFd::from(theirs)))
+        .spawn()
+        .unwrap();
+    eventually("it listens", || std::net::TcpStream::connect(admin).is_ok());
+    let agent = udp_agent(([127, 0, 0, 1], port).into());
+    for number in 0..100 {
+        agent.send(&packet(format!("number {number}").as_bytes())).unwrap();
+        // Garbage too, which is something to log.
+        agent.send(b"no HEP at all, and longer than a probe").unwrap();
+        assert_eq!(sink.next(), packet(format!("number {number}").as_bytes()));
+    }
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+    let begun = std::time::Instant::now();
+    let mut status = None;
+    eventually("it ends", || {
+        status = child.try_wait().unwrap();
+        status.is_some() || begun.elapsed() > std::time::Duration::from_secs(20)
+    });
+    if status.is_none() {
+        child.kill().unwrap();
+    }
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
+    ours.flush().unwrap();
 }
