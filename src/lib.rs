@@ -7,6 +7,7 @@ pub mod config;
 
 pub mod ledger;
 pub mod message;
+pub mod tls;
 
 pub mod filter;
 

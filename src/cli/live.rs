@@ -55,6 +55,9 @@ fn settings(listen: &[String]) -> Result<Vec<config::Listener>, LiveError> {
     let proto_hep = config::ProtoHep::default();
     let one = |text: &str| {
         let listen = ListenAddr::parse(text, proto_hep.hep_port).map_err(LiveError::Address)?;
+        if listen.transport == Transport::Tls {
+            return Err(LiveError::Address(format!("{text:?}: dump listens over hep_udp: and hep_tcp:")));
+        }
         Ok(config::Listener::with_defaults(text, listen, &proto_hep))
     };
     addresses.into_iter().map(one).collect()
@@ -117,7 +120,7 @@ fn start_listener(
             let limits = listener.stream;
             let admission = ConnectionLimits::new(limits.connections_max, limits.connections_per_peer_max);
             if let Some(socket) = sockets.into_iter().next() {
-                TcpListener::new(socket, intake, limits, admission, screen.clone().recipient())?.start();
+                TcpListener::new(socket, intake, limits, admission, None, screen.clone().recipient())?.start();
             }
         }
     }

@@ -78,7 +78,7 @@ impl IpMaker {
         let flight = Flight {
             source: SocketAddr::new(source, origin.peer.port()),
             destination: SocketAddr::new(destination, origin.local.port()),
-            stream: origin.transport == Transport::Tcp,
+            stream: origin.transport != Transport::Udp,
             payload: received.packet.octets(),
         };
         Ok((origin.received_at, self.make(flight)?))

@@ -10,6 +10,8 @@ pub enum Transport {
     Udp,
     /// A stream: HEP3 only.
     Tcp,
+    /// The same through TLS.
+    Tls,
 }
 
 impl Transport {
@@ -19,6 +21,7 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 
@@ -27,7 +30,7 @@ impl Transport {
     pub const fn ip_protocol(self) -> u8 {
         match self {
             Self::Udp => 17,
-            Self::Tcp => 6,
+            Self::Tcp | Self::Tls => 6,
         }
     }
 }
@@ -140,10 +143,10 @@ fn split_transport(text: &str) -> Result<(Transport, &str), String> {
     if let Some(rest) = text.strip_prefix("hep_tcp:") {
         return Ok((Transport::Tcp, rest));
     }
-    if text.starts_with("hep_tls:") {
-        return Err(format!("{text:?}: TLS is not there yet; hep_tcp: behind a TLS proxy is"));
+    if let Some(rest) = text.strip_prefix("hep_tls:") {
+        return Ok((Transport::Tls, rest));
     }
-    Err(format!("{text:?} does not begin with hep_udp: or hep_tcp:"))
+    Err(format!("{text:?} does not begin with hep_udp:, hep_tcp: or hep_tls:"))
 }
 
 /// `HOST`, `HOST:PORT`, `[IPV6]` or `[IPV6]:PORT`.
@@ -187,6 +190,7 @@ mod tests {
             ("hep_tcp:[::]", "hep_tcp:[::]:5656"),
             ("hep_udp:*:9060", "hep_udp:*:9060"),
             ("hep_udp:*", "hep_udp:*:5656"),
+            ("hep_tls:*:9061", "hep_tls:*:9061"),
         ] {
             assert_eq!(ListenAddr::parse(text, 5656).unwrap().to_string(), shown);
         }
@@ -195,14 +199,13 @@ mod tests {
     #[test]
     fn a_wrong_listener_is_refused_with_its_reason() {
         for (text, reason) in [
-            ("udp:127.0.0.1:6061", "does not begin with hep_udp: or hep_tcp:"),
+            ("udp:127.0.0.1:6061", "does not begin with hep_udp:, hep_tcp: or hep_tls:"),
             ("hep_udp:::1:6061", "an IPv6 address stands in brackets"),
             ("hep_udp:localhost:6061", "is not an IP address"),
             ("hep_udp:127.0.0.1:66000", "is not a port between 0 and 65535"),
             ("hep_udp:127.0.0.1:", "is not a port between 0 and 65535"),
             ("hep_udp:[::1", "lacks a closing ]"),
             ("hep_udp:[::1]6061", "after ] comes :PORT or nothing"),
-            ("hep_tls:127.0.0.1:6061", "TLS is not there yet"),
         ] {
             let refused = ListenAddr::parse(text, 5656).unwrap_err();
             assert!(refused.contains(reason), "{text}: {refused}");

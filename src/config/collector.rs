@@ -129,6 +129,10 @@ fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder:
         return Some(Destination::File(read_file(section, folder.join(path))));
     }
     let to = match RemoteAddr::parse(&value, proto_hep.hep_port) {
+        Ok(to) if to.transport == Transport::Tls => {
+            section.complain(&place, "TLS to collectors is not there yet; hep_tcp: through a TLS proxy is");
+            return None;
+        }
         Ok(to) => to,
         Err(reason) => {
             section.complain(&place, format!("{reason}; or file:FOLDER"));
@@ -148,7 +152,7 @@ fn read_remote(section: &mut Section<'_, '_>, to: RemoteAddr, proto_hep: &ProtoH
                 proto_hep.hep_async_max_postponed_chunks,
             ),
         },
-        Transport::Tcp => Destination::Tcp { to, stream: read_stream(section, proto_hep) },
+        Transport::Tcp | Transport::Tls => Destination::Tcp { to, stream: read_stream(section, proto_hep) },
     }
 }
 

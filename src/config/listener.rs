@@ -1,9 +1,10 @@
 //! `[[listener]]`: where HEP comes in.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::reader::{Placed, Section};
-use super::{ListenAddr, ProtoHep, Transport};
+use super::{ListenAddr, ProtoHep, ServerTls, Transport, tls};
 use crate::wire::AgentIdOrder;
 
 /// Where HEP comes in.
@@ -19,8 +20,10 @@ pub struct Listener {
     pub unpacks_gzip: bool,
     /// Octets of the socket's receive buffer, for UDP: what covers the time in which nobody reads.
     pub receive_buffer_octets: usize,
-    /// Limits of TCP.
+    /// Limits of TCP and TLS.
     pub stream: StreamLimits,
+    /// For TLS: who we are, and whom we let in.
+    pub tls: Option<ServerTls>,
 }
 
 /// What a peer may do to a TCP listener.
@@ -47,11 +50,12 @@ impl Listener {
             hep_max_msg_chunks: proto_hep.hep_max_msg_chunks,
         };
         let agent_id = AgentIdOrder::AsSent;
-        Self { name: name.to_owned(), listen, agent_id, unpacks_gzip: false, receive_buffer_octets: 4 << 20, stream }
+        let name = name.to_owned();
+        Self { name, listen, agent_id, unpacks_gzip: false, receive_buffer_octets: 4 << 20, stream, tls: None }
     }
 }
 
-pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option<Listener> {
+pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Listener> {
     let name = section.name("listener");
     let listen = read_listen(&mut section, proto_hep.hep_port);
     let (Some(name), Some(listen)) = (name, listen) else {
@@ -72,7 +76,7 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
             unpacks_gzip = section.choice("gzip_frames", unpacks_gzip, &[("refuse", false), ("unpack", true)]);
             receive_buffer_octets = section.count("receive_buffer_octets", receive_buffer_octets, 4 << 10..=1 << 30);
         }
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Tls => {
             stream = StreamLimits {
                 idle: section.duration("idle", stream.idle, Duration::from_millis(100)..=Duration::from_secs(86_400)),
                 connections_max: section.count("connections_max", stream.connections_max, 1..=1_000_000),
@@ -85,8 +89,13 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep) -> Option
             };
         }
     }
+    let tls = match listen.transport {
+        // What is missing was complained of.
+        Transport::Tls => tls::read_server(&mut section, folder),
+        Transport::Udp | Transport::Tcp => None,
+    };
     section.finish();
-    Some(Listener { agent_id, unpacks_gzip, receive_buffer_octets, stream, ..default })
+    Some(Listener { tls, agent_id, unpacks_gzip, receive_buffer_octets, stream, ..default })
 }
 
 fn read_listen(section: &mut Section<'_, '_>, hep_port: u16) -> Option<ListenAddr> {

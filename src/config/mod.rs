@@ -10,6 +10,7 @@ mod hep_id;
 mod listener;
 mod reader;
 mod tenant;
+mod tls;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
@@ -23,6 +24,7 @@ pub use listener::{Listener, StreamLimits};
 pub use reader::Complaint;
 use reader::{Complaints, Placed, Section};
 pub use tenant::{LaneChoice, Match, OnError, Tenant};
+pub use tls::{ClientCertificates, ServerTls, TlsVersion};
 
 /// Makes an id: the place of a table in the configuration.
 macro_rules! ids {
@@ -210,7 +212,7 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let hep_ids = proto_hep_section.texts("hep_id");
     let sandbox = read_sandbox(root.table("sandbox"));
     let listeners: Vec<Listener> =
-        root.tables("listener").into_iter().filter_map(|section| listener::read(section, &proto_hep)).collect();
+        root.tables("listener").into_iter().filter_map(|section| listener::read(section, &proto_hep, folder)).collect();
     let mut collectors: Vec<Collector> = root
         .tables("collector")
         .into_iter()

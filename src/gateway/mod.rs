@@ -27,6 +27,7 @@ use crate::ledger::{Ledger, Rows, Totals, ids};
 use crate::listener::{BindError, Bound, bind};
 use crate::message::{Backlog, Deliver, Drain};
 use crate::tenant::SlowLane;
+use crate::tls::{self, Acceptor};
 pub use summary::Summary;
 use worker::{Plan, Worker};
 
@@ -46,6 +47,8 @@ pub enum GatewayError {
     Udp(#[from] UdpError),
     #[error(transparent)]
     File(#[from] FileError),
+    #[error("listener {listener:?}: {reason}")]
+    Tls { listener: String, reason: tls::FileError },
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{what} cannot be started: {reason}")]
@@ -83,6 +86,7 @@ impl Gateway {
         let workers = worker_count(config);
         let filters = load(config, workers.get())?;
         let admin = config.admin.map(admin::bind).transpose()?;
+        let acceptors = acceptors(config)?;
         let mut bound = Vec::new();
         for listener in &config.listeners {
             bound.push(bind(listener, workers.get())?);
@@ -94,7 +98,7 @@ impl Gateway {
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         check_collectors(config)?;
         let files = start_files(config, &ledger);
-        let plan = Plan::new(config, &filters, &ledger, &slow, &files);
+        let plan = Plan::new(config, &filters, &ledger, &slow, &files, &acceptors);
         let workers = match plan.start_workers(bound, workers.get()).await {
             Ok(workers) => workers,
             Err(error) => {
@@ -195,6 +199,16 @@ fn joined_within<T: Send + 'static>(left: Duration, join: impl FnOnce() -> T + S
 fn worker_count(config: &Config) -> NonZeroUsize {
     let all = || std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     config.gateway.workers.unwrap_or_else(all)
+}
+
+/// TLS of the listeners that have it.
+fn acceptors(config: &Config) -> Result<Vec<Option<Arc<Acceptor>>>, GatewayError> {
+    let acceptor = |listener: &crate::config::Listener| {
+        let Some(settings) = &listener.tls else { return Ok(None) };
+        let tls = |reason| GatewayError::Tls { listener: listener.name.clone(), reason };
+        Acceptor::new(settings.clone()).map_err(tls).map(|acceptor| Some(Arc::new(acceptor)))
+    };
+    config.listeners.iter().map(acceptor).collect()
 }
 
 fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {

@@ -19,6 +19,7 @@ use crate::listener::{
 };
 use crate::message::{Backlog, Deliver, Drain, Outlet};
 use crate::tenant::{Chain, Chains, Home, Seat, SlowLane, TenantTable};
+use crate::tls::Acceptor;
 use crate::wire::AgentIdOrder;
 
 /// A worker that runs.
@@ -75,6 +76,8 @@ pub(super) struct Plan<'a> {
     ledger: &'a Arc<Ledger>,
     slow: &'a Arc<SlowLane>,
     files: &'a [FileHandle],
+    /// Those of the listeners, in their order.
+    acceptors: &'a [Option<Arc<Acceptor>>],
 }
 
 impl<'a> Plan<'a> {
@@ -84,8 +87,9 @@ impl<'a> Plan<'a> {
         ledger: &'a Arc<Ledger>,
         slow: &'a Arc<SlowLane>,
         files: &'a [FileHandle],
+        acceptors: &'a [Option<Arc<Acceptor>>],
     ) -> Self {
-        Self { config, filters, ledger, slow, files }
+        Self { config, filters, ledger, slow, files, acceptors }
     }
 
     /// Starts the workers, each with its share of the sockets. If one cannot be started, all are stopped.
@@ -94,12 +98,13 @@ impl<'a> Plan<'a> {
         for ((id, listener), bound) in ids(&self.config.listeners, ListenerId).zip(bound) {
             let stream = listener.stream;
             let admission = ConnectionLimits::new(stream.connections_max, stream.connections_per_peer_max);
+            let acceptor = self.acceptors.get(id.0).cloned().flatten();
             let shares: Vec<Socket> = match bound {
                 Bound::Udp(sockets, _) => sockets.into_iter().map(Socket::Udp).collect(),
                 Bound::Tcp(sockets, _) => sockets.into_iter().map(Socket::Tcp).collect(),
             };
             for (socket, share) in shares.into_iter().zip(&mut sockets) {
-                let (name, admission) = (listener.name.clone(), Arc::clone(&admission));
+                let (name, admission, acceptor) = (listener.name.clone(), Arc::clone(&admission), acceptor.clone());
                 share.push(ListenerSeed {
                     id,
                     name,
@@ -108,6 +113,7 @@ impl<'a> Plan<'a> {
                     socket,
                     stream,
                     admission,
+                    acceptor,
                 });
             }
         }
@@ -198,7 +204,7 @@ impl<'a> Plan<'a> {
     fn mailbox_batches(&self) -> usize {
         let bound = self.config.listeners.iter().map(|listener| match listener.listen.transport {
             Transport::Udp => UDP_BATCHES_MAX,
-            Transport::Tcp => listener.stream.connections_max * CONNECTION_BATCHES_MAX,
+            Transport::Tcp | Transport::Tls => listener.stream.connections_max * CONNECTION_BATCHES_MAX,
         });
         bound.sum::<usize>() + 1
     }
@@ -224,6 +230,7 @@ struct ListenerSeed {
     socket: Socket,
     stream: StreamLimits,
     admission: Arc<ConnectionLimits>,
+    acceptor: Option<Arc<Acceptor>>,
 }
 
 enum Socket {
@@ -272,12 +279,14 @@ impl Seed {
             Chains::new(self.index, Rc::clone(&page), table, homes, outlets, slow, self.mailbox_batches).start();
         started.chains.push(chains.clone().recipient());
         for listener in self.listeners {
-            let ListenerSeed { id, name, agent_ids, unpacks_gzip, socket, stream, admission } = listener;
+            let ListenerSeed { id, name, agent_ids, unpacks_gzip, socket, stream, admission, acceptor } = listener;
             let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids).with_gzip(unpacks_gzip);
             let to = chains.clone().recipient();
             let drain = match socket {
                 Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),
-                Socket::Tcp(socket) => TcpListener::new(socket, intake, stream, admission, to)?.start().recipient(),
+                Socket::Tcp(socket) => {
+                    TcpListener::new(socket, intake, stream, admission, acceptor, to)?.start().recipient()
+                }
             };
             started.listeners.push((name, drain));
         }

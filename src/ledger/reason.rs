@@ -87,6 +87,12 @@ reasons! {
         ConnectionsFull = "connections-full",
         /// The peer has as many connections as `connections_per_peer_max`.
         PeerConnectionsFull = "peer-connections-full",
+        /// The TLS handshake took longer than `handshake_timeout`.
+        HandshakeTimeout = "handshake-timeout",
+        /// What came is not TLS, or the agent is not let in, or it does not trust us.
+        HandshakeFailed = "handshake-failed",
+        /// After the handshake something came that is not TLS.
+        TlsBroken = "tls-broken",
         /// The gateway is stopping.
         Stopping = "stopping",
     }

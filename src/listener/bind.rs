@@ -64,7 +64,7 @@ pub fn bind(listener: &Listener, workers: usize) -> Result<Bound, BindError> {
     let address = first.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
     Ok(match listener.listen.transport {
         Transport::Udp => Bound::Udp(sockets.into_iter().map(Into::into).collect(), address),
-        Transport::Tcp => Bound::Tcp(sockets.into_iter().map(Into::into).collect(), address),
+        Transport::Tcp | Transport::Tls => Bound::Tcp(sockets.into_iter().map(Into::into).collect(), address),
     })
 }
 
@@ -85,12 +85,12 @@ fn bind_first(listener: &Listener) -> io::Result<Socket> {
 
 fn check_free(transport: Transport, address: SocketAddr) -> io::Result<()> {
     let socket = new_socket(transport, address)?;
-    if transport == Transport::Tcp {
+    if transport != Transport::Udp {
         // Connections of a gateway that was here a moment ago do not hold the port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
-    if transport == Transport::Tcp {
+    if transport != Transport::Udp {
         socket.listen(1)?;
     }
     Ok(())
@@ -107,7 +107,7 @@ fn bind_one(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
             setsockopt(&socket, sockopt::RxqOvfl, &1)?;
             socket.bind(&address.into())?;
         }
-        Transport::Tcp => {
+        Transport::Tcp | Transport::Tls => {
             socket.set_reuse_address(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
@@ -119,7 +119,9 @@ fn bind_one(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
 fn new_socket(transport: Transport, address: SocketAddr) -> io::Result<Socket> {
     let socket = match transport {
         Transport::Udp => Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?,
-        Transport::Tcp => Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?,
+        Transport::Tcp | Transport::Tls => {
+            Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?
+        }
     };
     if address.is_ipv6() {
         // [::] takes IPv4 too, whatever the system's default is.

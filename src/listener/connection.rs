@@ -1,4 +1,4 @@
-//! The actor that owns one TCP connection of an agent.
+//! The actor that owns one TCP connection of an agent, plain or in TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +22,7 @@ use super::tcp::Shared;
 use crate::config::Transport;
 use crate::ledger::{CloseReason, ListenerCount};
 use crate::message::{Batch, Drain, wall_clock};
+use crate::tls::{ServerTunnel, TunnelError};
 use crate::wire::{FrameError, Framer, RejectReason};
 
 /// Octets that one read may bring: enough for the largest packet.
@@ -34,6 +35,8 @@ pub(super) struct Connection {
     peer: SocketAddr,
     local: SocketAddr,
     framer: Framer,
+    /// The TLS that the stream is in; `None` for plain TCP.
+    tunnel: Option<ServerTunnel>,
     shared: Rc<Shared>,
     room: Arc<Semaphore>,
     /// For the next batch. Nothing is read without it.
@@ -50,6 +53,7 @@ impl Connection {
         peer: SocketAddr,
         local: SocketAddr,
         admitted: Admitted,
+        tunnel: Option<ServerTunnel>,
         shared: Rc<Shared>,
     ) -> Self {
         let room = Arc::new(Semaphore::new(CONNECTION_BATCHES_MAX));
@@ -59,6 +63,7 @@ impl Connection {
             local,
             framer: Framer::new(shared.limits.hep_max_msg_chunks),
             permit: Arc::clone(&room).try_acquire_owned().ok(),
+            tunnel,
             shared,
             room,
             last_read: Instant::now(),
@@ -77,6 +82,7 @@ impl Connection {
         };
         match read {
             Ok(octets) if octets.is_empty() => self.end_of_stream(ctx),
+            Ok(octets) if self.tunnel.is_some() => self.take_tls(&octets, ctx),
             Ok(octets) => self.take(octets, ctx),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => {
@@ -84,6 +90,51 @@ impl Connection {
                 self.close(CloseReason::Broken, ctx);
             }
         }
+    }
+
+    /// What the agent said inside TLS is taken like octets of plain TCP; records with nothing in them do not count as
+    /// traffic, so whoever sends only those is idle.
+    fn take_tls(&mut self, octets: &[u8], ctx: &mut Context<Self>) {
+        let Some(tunnel) = &mut self.tunnel else { return };
+        let was_handshaking = tunnel.is_handshaking();
+        let mut said = Vec::new();
+        let result = tunnel.take(octets, &mut said);
+        let answer = tunnel.answer();
+        // Handshakes fit a fresh socket's buffer many times over: who lets it fill does not read.
+        let answered = answer.is_empty() || matches!(self.stream.try_write(&answer), Ok(n) if n == answer.len());
+        if !said.is_empty() {
+            self.take(said.into(), ctx);
+        }
+        if self.closed.is_some() {
+            return;
+        }
+        if let Err(error) = result {
+            self.say_tls_failed(&error);
+            self.close(if was_handshaking { CloseReason::HandshakeFailed } else { CloseReason::TlsBroken }, ctx);
+        } else if !answered {
+            self.close(CloseReason::Broken, ctx);
+        }
+    }
+
+    fn say_tls_failed(&self, error: &TunnelError) {
+        if let Some(unsaid) = self.shared.said.borrow_mut().say(Instant::now()) {
+            let listener = self.shared.name.as_str();
+            tracing::warn!(listener, peer = %self.peer, %error, unsaid, "TLS failed");
+        }
+    }
+
+    /// An agent that is not let in by then never will be.
+    fn watch_handshake(&self, ctx: &mut Context<Self>) {
+        let Some(acceptor) = &self.shared.acceptor else { return };
+        ctx.run_later(acceptor.handshake_timeout(), |connection, ctx| {
+            if connection.tunnel.as_ref().is_some_and(ServerTunnel::is_handshaking) {
+                connection.close(CloseReason::HandshakeTimeout, ctx);
+            }
+        });
+    }
+
+    const fn transport(&self) -> Transport {
+        if self.tunnel.is_some() { Transport::Tls } else { Transport::Tcp }
     }
 
     fn end_of_stream(&mut self, ctx: &mut Context<Self>) {
@@ -94,7 +145,7 @@ impl Connection {
     fn take(&mut self, octets: Bytes, ctx: &mut Context<Self>) {
         self.last_read = Instant::now();
         let mut intake = self.shared.intake.borrow_mut();
-        let origin = intake.origin(Transport::Tcp, self.peer, self.local, wall_clock());
+        let origin = intake.origin(self.transport(), self.peer, self.local, wall_clock());
         let mut tally = Tally::default();
         let mut packets = Vec::new();
         self.framer.push(octets);
@@ -194,6 +245,7 @@ impl Actor for Connection {
     fn started(&mut self, ctx: &mut Self::Context) {
         Self::add_stream(Readable { stream: Rc::clone(&self.stream) }, ctx);
         self.watch_idle(self.shared.limits.idle, ctx);
+        self.watch_handshake(ctx);
     }
 
     fn stopped(&mut self, _: &mut Self::Context) {

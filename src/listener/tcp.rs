@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, ActorContext, Context, Handler, Recipient, ResponseFuture, StreamHandler, WeakAddr};
 use bytes::BytesMut;
@@ -19,9 +19,10 @@ use super::connection::Connection;
 use super::intake::Intake;
 use super::limits::ConnectionLimits;
 use crate::config::{ListenerId, StreamLimits};
-use crate::ledger::ListenerCount;
+use crate::ledger::{CloseReason, ListenerCount};
 use crate::message::{Batch, Drain};
 use crate::pace::Repeated;
+use crate::tls::{Acceptor, ServerTunnel, TunnelError};
 
 /// Wait after the system refused a connection, most likely for want of descriptors.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     /// connection has no buffer.
     pub(super) arena: RefCell<BytesMut>,
     pub(super) said: RefCell<Repeated>,
+    /// For TLS; shared with the other workers.
+    pub(super) acceptor: Option<Arc<Acceptor>>,
 }
 
 impl Shared {
@@ -83,6 +86,7 @@ impl TcpListener {
         intake: Intake,
         limits: StreamLimits,
         admission: Arc<ConnectionLimits>,
+        acceptor: Option<Arc<Acceptor>>,
         chains: Recipient<Batch>,
     ) -> io::Result<Self> {
         let shared = Rc::new(Shared {
@@ -93,6 +97,7 @@ impl TcpListener {
             chains,
             arena: RefCell::new(BytesMut::new()),
             said: RefCell::new(Repeated::new(LINES_MAX, LINES_WINDOW)),
+            acceptor,
         });
         let socket = Some(tokio::net::TcpListener::from_std(socket)?);
         Ok(Self { socket, shared, admission, connections: Vec::new() })
@@ -104,7 +109,7 @@ impl TcpListener {
             Ok(admitted) => admitted,
             Err(reason) => {
                 self.shared.count(&[(ListenerCount::Closed(reason), 1)]);
-                if let Some(unsaid) = self.shared.said.borrow_mut().say(std::time::Instant::now()) {
+                if let Some(unsaid) = self.shared.said.borrow_mut().say(Instant::now()) {
                     let listener = self.shared.name.as_str();
                     tracing::warn!(listener, %peer, reason = reason.as_str(), unsaid, "connection refused");
                 }
@@ -116,12 +121,37 @@ impl TcpListener {
             // The peer is gone already; the first read will say so.
             Err(_) => SocketAddr::from(([0, 0, 0, 0], 0)),
         };
+        let tunnel = match self.tunnel() {
+            Ok(tunnel) => tunnel,
+            Err(error) => {
+                self.shared.count(&[(ListenerCount::Closed(CloseReason::HandshakeFailed), 1)]);
+                let listener = self.shared.name.as_str();
+                tracing::error!(listener, %peer, %error, "no TLS can be begun");
+                return;
+            }
+        };
         self.shared.count(&[(ListenerCount::Opened, 1), (ListenerCount::Open, 1)]);
-        let connection = Connection::new(stream, peer, local, admitted, Rc::clone(&self.shared)).start();
+        let shared = Rc::clone(&self.shared);
+        let connection = Connection::new(stream, peer, local, admitted, tunnel, shared).start();
         if self.connections.len() == self.connections.capacity() {
             self.connections.retain(|connection| connection.upgrade().is_some());
         }
         self.connections.push(connection.downgrade());
+    }
+}
+
+impl TcpListener {
+    /// TLS for a new connection, with the certificates that the files hold now.
+    fn tunnel(&self) -> Result<Option<ServerTunnel>, TunnelError> {
+        let Some(acceptor) = &self.shared.acceptor else { return Ok(None) };
+        let (tunnel, reloaded) = acceptor.accept(Instant::now())?;
+        let listener = self.shared.name.as_str();
+        match reloaded {
+            None => {}
+            Some(Ok(())) => tracing::info!(listener, "certificates read again"),
+            Some(Err(error)) => tracing::error!(listener, %error, "new certificates cannot be used; the old ones stay"),
+        }
+        Ok(Some(tunnel))
     }
 }
 
@@ -142,7 +172,7 @@ impl StreamHandler<Accepted> for TcpListener {
         match accepted {
             Ok((stream, peer)) => self.take(stream, peer),
             Err(error) => {
-                if let Some(unsaid) = self.shared.said.borrow_mut().say(std::time::Instant::now()) {
+                if let Some(unsaid) = self.shared.said.borrow_mut().say(Instant::now()) {
                     let listener = self.shared.name.as_str();
                     tracing::warn!(listener, %error, unsaid, "a connection cannot be accepted");
                 }

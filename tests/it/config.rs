@@ -212,7 +212,7 @@ name = "c"
         "6:10: listener[0].listen: \"nowhere\" is not an IP address; a listener takes one, or * for all",
         "8:8: listener[1].name: another [[listener]] is named \"udp\"",
         "9:10: listener[1].listen: \"70000\" is not a port between 0 and 65535",
-        "13:6: collector[0].to: \"ftp:homer\" does not begin with hep_udp: or hep_tcp:; or file:FOLDER",
+        "13:6: collector[0].to: \"ftp:homer\" does not begin with hep_udp:, hep_tcp: or hep_tls:; or file:FOLDER",
         "15:8: filter[0].name: \"f f\" is not a name: 1 to 64 of a-z, A-Z, 0-9, -, _ and .",
         "17:18: filter[0].config.key: a table here is { file = \"…\" } or { env = \"…\" }",
         "17:42: filter[0].config.list: a text, a whole number, true or false is wanted, not a list",

@@ -119,7 +119,11 @@ fn a_wrong_address_and_a_port_in_use_are_one_sentence() {
     for (listen, text) in [
         (
             "udp:127.0.0.1:1",
-            "hepgate: --listen: \"udp:127.0.0.1:1\" does not begin with hep_udp: or hep_tcp:".to_owned(),
+            "hepgate: --listen: \"udp:127.0.0.1:1\" does not begin with hep_udp:, hep_tcp: or hep_tls:".to_owned(),
+        ),
+        (
+            "hep_tls:127.0.0.1:1",
+            "hepgate: --listen: \"hep_tls:127.0.0.1:1\": dump listens over hep_udp: and hep_tcp:".to_owned(),
         ),
         (
             &format!("hep_tcp:{}", dump.tcp),

@@ -44,6 +44,8 @@ mod startup;
 mod support;
 /// The house: who imports whom, who may do what.
 mod tidy;
+/// TLS: who is let in, certificates that change, and what is no TLS.
+mod tls;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.

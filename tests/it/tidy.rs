@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["wire", "pace"],
     &["config"],
-    &["ledger", "message"],
+    &["ledger", "message", "tls"],
     &["filter"],
     &["listener", "tenant", "collector"],
     &["admin"],

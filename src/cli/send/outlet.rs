@@ -243,6 +243,8 @@ impl Socket {
                 stream.set_write_timeout(Some(LOOK_UP))?;
                 Ok(Self::Tcp(stream))
             }
+            // No target is written so.
+            Transport::Tls => Err(ErrorKind::Unsupported.into()),
         }
     }
 }

@@ -1,0 +1,78 @@
+//! TLS of listeners: certificates, who is let in, versions.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::reader::Section;
+
+/// TLS of a listener.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerTls {
+    /// Our certificate, and those that lead to its root: a PEM file.
+    pub certificate: PathBuf,
+    /// Its private key: a PEM file.
+    pub key: PathBuf,
+    /// Those that agents' certificates are signed with: a PEM file.
+    pub client_ca: Option<PathBuf>,
+    /// Whether agents show certificates.
+    pub client_certificates: ClientCertificates,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+/// Whether agents show certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientCertificates {
+    /// They are not asked to.
+    None,
+    /// They may; one that is shown must be good.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "they are what they are called")]
+pub enum TlsVersion {
+    Tls12,
+    Tls13,
+}
+
+/// `None` if something that must be there is not.
+pub(super) fn read_server(section: &mut Section<'_, '_>, folder: &Path) -> Option<ServerTls> {
+    let certificate = section.text_required("certificate", "the PEM file with our certificate");
+    let key = section.text_required("key", "the PEM file with its private key");
+    let client_ca = section.text("client_ca");
+    let wanted = [
+        ("none", ClientCertificates::None),
+        ("optional", ClientCertificates::Optional),
+        ("required", ClientCertificates::Required),
+    ];
+    let client_certificates = section.choice("client_certificates", ClientCertificates::None, &wanted);
+    if client_ca.is_none() && client_certificates != ClientCertificates::None {
+        section.complain(section.place(), "client_certificates needs client_ca: the PEM file they are signed with");
+    }
+    let min_version = read_version(section);
+    let handshake_timeout = read_handshake_timeout(section);
+    let path = |file: super::Placed<String>| folder.join(file.value);
+    Some(ServerTls {
+        certificate: path(certificate?),
+        key: path(key?),
+        client_ca: client_ca.map(path),
+        client_certificates,
+        min_version,
+        handshake_timeout,
+    })
+}
+
+fn read_version(section: &mut Section<'_, '_>) -> TlsVersion {
+    section.choice("tls_min_version", TlsVersion::Tls12, &[("1.2", TlsVersion::Tls12), ("1.3", TlsVersion::Tls13)])
+}
+
+fn read_handshake_timeout(section: &mut Section<'_, '_>) -> Duration {
+    let times = Duration::from_millis(100)..=Duration::from_secs(600);
+    section.duration("handshake_timeout", Duration::from_secs(5), times)
+}
