@@ -137,6 +137,9 @@ struct Body {
 pub fn redact(octets: &mut [u8], hider: &Hider, keep_bodies: bool) -> bool {
     let blank = |octet: &u8| matches!(octet, b'\r' | b'\n' | b'\0');
     let Some(start) = octets.iter().position(|octet| !blank(octet)) else { return true };
+    if has_bare_cr(octets.get(start..).unwrap_or_default()) {
+        return false;
+    }
     let line = start..end_of_line(octets, start);
     if !start_line(octets, line.clone(), hider) {
         return false;
@@ -154,6 +157,25 @@ pub fn redact(octets: &mut [u8], hider: &Hider, keep_bodies: bool) -> bool {
         hide_header(octets, header, &mut body, hider);
     }
     true
+}
+
+/// Whether there is a carriage return without a line feed before the body. Some end a line there and some do not, so
+/// nobody can say which header it is in.
+fn has_bare_cr(sip: &[u8]) -> bool {
+    let mut rest = sip;
+    while let Some(cr) = rest.iter().position(|octet| *octet == b'\r') {
+        match rest.get(cr + 1) {
+            Some(b'\n') => {}
+            // Cut off behind it.
+            None => return false,
+            Some(_) => return true,
+        }
+        if rest.get(cr + 2..).is_some_and(|behind| behind.starts_with(b"\r\n")) {
+            return false;
+        }
+        rest = rest.get(cr + 2..).unwrap_or_default();
+    }
+    false
 }
 
 /// Where the line ends: at its line feed, or with the payload.
@@ -186,6 +208,10 @@ fn start_line(octets: &mut [u8], run: Range<usize>, hider: &Hider) -> bool {
     let Some(space) = line.iter().position(|octet| *octet == b' ').filter(|space| *space < version_at) else {
         return false;
     };
+    // Whatever is no method may be anything, a name for example.
+    if space == 0 || !line.iter().take(space).all(|octet| is_method_octet(*octet)) {
+        return false;
+    }
     uri::hide(octets, run.start + space + 1..run.start + version_at, hider);
     true
 }
@@ -216,6 +242,11 @@ fn hide_header(octets: &mut [u8], run: Range<usize>, body: &mut Body, hider: &Hi
         hider.text(octets, run.start..run.start + colon);
         hider.text(octets, value);
     }
+}
+
+/// Methods are tokens (RFC 3261, 25.1); all that there are have no other letters.
+const fn is_method_octet(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_')
 }
 
 /// Whether a header of that name says nothing about people.

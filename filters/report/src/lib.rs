@@ -39,6 +39,8 @@ struct Report {
     collector: Collector,
     /// Send after so many packets; 0: on ticks only.
     every: u64,
+    /// How many must be counted before the next try, which is further away after one that failed.
+    due_at: u64,
     calls: bool,
     counts: Counts,
 }
@@ -62,7 +64,7 @@ impl Filter for Report {
         config.finish()?;
         let collector = Collector::open(&name)
             .map_err(|_| format!("config key \"collector\": {name:?} is not among this filter's collectors = [...]"))?;
-        Ok(Self { collector, every, calls, counts: Counts::default() })
+        Ok(Self { collector, every, due_at: every, calls, counts: Counts::default() })
     }
 
     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
@@ -72,7 +74,7 @@ impl Filter for Report {
             let is_sip = packet.payload_type == SIP && packet.marks & COMPRESSED == 0;
             let sip = is_sip.then(|| payloads.of(place));
             self.counts.add(packet.payload_length, sip, self.calls);
-            if self.every > 0 && self.counts.packets >= self.every {
+            if self.every > 0 && self.counts.packets >= self.due_at {
                 self.send();
             }
         }
@@ -98,8 +100,14 @@ impl Report {
             Err(error) => return log(Level::Error, &format!("no report: {error}")),
         };
         match self.collector.send(&packet) {
-            Ok(()) => self.counts = Counts::default(),
-            Err(error) => log(Level::Warn, &format!("the report waits for the next one: {error}")),
+            Ok(()) => {
+                self.counts = Counts::default();
+                self.due_at = self.every;
+            }
+            Err(error) => {
+                self.due_at = self.counts.packets + self.every;
+                log(Level::Warn, &format!("the report waits for the next one: {error}"));
+            }
         }
     }
 }

@@ -46,7 +46,7 @@ pub use generated::hep::filter::packing::Packet;
 pub use generated::hep::filter::sending::{Collector, OpenError, SendError};
 pub use generated::hep::filter::types::{Chunk, ChunkId, EditError, Endpoint, IpAddress, Verdict};
 
-/// The payload is compressed, as it came. A bit of [`Scalars::marks`].
+/// The payload is compressed and cannot be read; one that can reads inflated. A bit of [`Scalars::marks`].
 pub const COMPRESSED: u8 = 1;
 /// A careless receiver could read another payload than this one. A bit of [`Scalars::marks`].
 pub const AMBIGUOUS: u8 = 2;
