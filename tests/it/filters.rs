@@ -239,8 +239,11 @@ fn report_sends_what_it_counted_after_so_many_packets() {
     let (sink, reports) = (UdpSink::new(), UdpSink::new());
     let packets = corpus_packets();
     let every = packets.len();
-    let more =
-        format!("collectors = [\"reports\"]\nconfig = {{ collector = \"reports\", every = {every}, calls = true }}");
+    // What an instance has counted goes with it, so a busy machine must not move the chain to the slow lane meanwhile.
+    let more = format!(
+        "collectors = [\"reports\"]\nconfig = {{ collector = \"reports\", every = {every}, calls = true }}\n\
+         [filter.limits]\nfast_deadline = \"10s\""
+    );
     let config = [
         BOTH_LISTENERS,
         &collector("out", &sink.to()),
@@ -279,7 +282,11 @@ fn report_sends_what_it_counted_on_a_tick() {
         BOTH_LISTENERS,
         &collector("out", &sink.to()),
         &collector("reports", &reports.to()),
-        &shipped("report", "tick = \"50ms\"\ncollectors = [\"reports\"]\nconfig = { collector = \"reports\" }"),
+        &shipped(
+            "report",
+            "tick = \"50ms\"\ncollectors = [\"reports\"]\nconfig = { collector = \"reports\" }\n\
+             [filter.limits]\nfast_deadline = \"10s\"",
+        ),
         "[[tenant]]\nname = \"default\"\nfilters = [\"report\"]\nroute = [\"out\"]\n",
     ];
     let gateway = Gateway::start(&config.concat());
