@@ -51,6 +51,14 @@ pub struct Received {
     pub origin: Origin,
 }
 
+impl Received {
+    /// What it takes of a collector's backlog while it waits, in octets.
+    #[must_use]
+    pub fn charge(&self) -> usize {
+        self.packet.octets().len() + PACKET_OVERHEAD_OCTETS
+    }
+}
+
 /// Packets of one listener or connection, in the order in which they came.
 #[derive(Debug)]
 pub struct Batch {
@@ -80,7 +88,7 @@ impl Deliver {
     /// What the packets count for in a mailbox.
     #[must_use]
     pub fn octets(packets: &[Received]) -> usize {
-        packets.iter().map(|received| received.packet.octets().len() + PACKET_OVERHEAD_OCTETS).sum()
+        packets.iter().map(Received::charge).sum()
     }
 }
 
@@ -95,7 +103,8 @@ impl Message for Drain {
     type Result = ();
 }
 
-/// How full a collector's mailbox is, and whether it keeps up. Shared by the collector and those who send to it.
+/// How much waits for a collector, in its mailbox and postponed, and whether it keeps up. Shared by the collector and
+/// those who send to it.
 #[derive(Debug)]
 pub struct Backlog {
     octets: AtomicUsize,

@@ -121,6 +121,7 @@ impl Snapshot {
             ("connected", "Connections made, or files begun", Count::Connected),
             ("connect_failures", "Connections that could not be made", Count::ConnectFailed),
             ("broken", "Connections that broke or were broken; for UDP, refusals heard of", Count::Broken),
+            ("cool_downs", "Times that no attempt was made for hep_retry_cooldown", Count::CoolDowns),
         ] {
             let rows = self.of_collectors(|id| self.totals.collector(id, count));
             counter(encoder, &format!("hepgate_collector_{name}"), help, &rows)?;

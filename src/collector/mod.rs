@@ -4,7 +4,10 @@
 //! thread on which it came. [`FileCollector`] has a thread of its own, because disks stall. What does not go out at
 //! once is [`Postponed`](postponed::Postponed), within bounds; every packet ends as sent or as dropped with a reason.
 
+mod attempts;
 mod captured;
+mod channel;
+mod connect;
 mod counter;
 mod encode;
 mod file;

@@ -1,6 +1,7 @@
-//! The actor that holds the connection to one TCP collector.
+//! The actor that holds the connection to one collector over TCP or TLS.
 
-use std::io::{self, IoSlice};
+use std::io;
+use std::net::Shutdown;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,26 +12,38 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
+use super::attempts::{Attempts, Next};
+use super::channel::{Channel, Progress, broken};
+use super::connect::{Wanted, connect};
 use super::counter::Counter;
 use super::encode::{STREAM_VERSION, encode};
 use super::postponed::Postponed;
 use crate::config::{RemoteAddr, StreamSettings};
 use crate::ledger::{CollectorCount, DropReason};
 use crate::message::{Backlog, Deliver, Drain, wall_clock};
-use crate::pace::Backoff;
+use crate::tls::Connector;
 
 /// Deliveries that may be in the mailbox. Never reached: the backlog's bound in octets comes first, or the worker's
 /// bound on batches.
 const MAILBOX: usize = 1 << 20;
 
+/// Octets of one read of what a collector says.
+const READ_OCTETS: usize = 4 << 10;
+
 /// Holds the connection to one collector: connects, writes, and connects again.
+///
+/// What cannot be written waits. How much may is bounded in octets by the [`Backlog`], and in packets by
+/// `hep_async_max_postponed_chunks` as soon as the local time of a connect or a write is over.
 pub struct TcpCollector {
     to: RemoteAddr,
+    connector: Option<Arc<Connector>>,
     settings: StreamSettings,
     agent_id: u32,
     postponed: Postponed,
     connection: Connection,
-    backoff: Backoff,
+    attempts: Attempts,
+    /// When to look again at what waits, if nothing else happens.
+    alarm: Option<(Instant, SpawnHandle)>,
     counter: Counter,
     backlog: Arc<Backlog>,
     draining: bool,
@@ -39,16 +52,24 @@ pub struct TcpCollector {
 
 /// Where the connection is.
 enum Connection {
-    /// Being made, or waiting for the next attempt.
+    /// Waiting for the next attempt.
     None,
+    /// Being made since then.
+    Attempt { since: Instant },
     /// There.
-    Open {
-        stream: Rc<TcpStream>,
-        /// Watches for the peer's end.
-        watch: SpawnHandle,
-        /// Waits until the system takes more, since then.
-        blocked: Option<Blocked>,
-    },
+    Open(Open),
+}
+
+struct Open {
+    stream: Rc<TcpStream>,
+    channel: Channel,
+    since: Instant,
+    /// Reads what the collector says, and notices its end.
+    listening: SpawnHandle,
+    /// Since when not everything is written.
+    behind_since: Option<Instant>,
+    /// Waits until the system takes more.
+    blocked: Option<Blocked>,
 }
 
 /// A connection that takes nothing at the moment.
@@ -64,10 +85,11 @@ impl std::fmt::Debug for TcpCollector {
 }
 
 impl TcpCollector {
-    /// A collector that connects when it is started.
+    /// A collector that connects when it is started, in TLS if there is a `connector`.
     #[must_use]
     pub fn new(
         to: RemoteAddr,
+        connector: Option<Arc<Connector>>,
         settings: StreamSettings,
         agent_id: u32,
         counter: Counter,
@@ -75,11 +97,13 @@ impl TcpCollector {
     ) -> Self {
         Self {
             to,
+            connector,
             settings,
             agent_id,
             postponed: Postponed::new(settings.hep_async_max_postponed_chunks),
             connection: Connection::None,
-            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            attempts: Attempts::new(&settings),
+            alarm: None,
             counter,
             backlog,
             draining: false,
@@ -88,133 +112,162 @@ impl TcpCollector {
     }
 
     fn connect(&mut self, ctx: &mut Context<Self>) {
-        let (host, port, timeout) = (self.to.host.clone(), self.to.port, self.settings.connect_timeout);
-        let attempt = async move {
-            // The name is looked up each time: a collector may have moved.
-            let connect = TcpStream::connect((host, port));
-            let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {} ms", timeout.as_millis()));
-            tokio::time::timeout(timeout, connect).await.unwrap_or_else(|_| Err(late()))
+        let now = Instant::now();
+        self.connection = Connection::Attempt { since: now };
+        let wanted = match self.wanted(now) {
+            Ok(wanted) => wanted,
+            Err(error) => return self.connect_failed(&error, ctx),
         };
+        let attempt = connect(self.to.clone(), self.settings.connect_timeout, wanted);
         ctx.spawn(attempt.into_actor(self).map(|result, collector, ctx| match result {
-            Ok(stream) => collector.open(stream, ctx),
+            Ok((stream, channel)) => collector.open(stream, channel, ctx),
             Err(error) => collector.connect_failed(&error, ctx),
         }));
     }
 
-    fn open(&mut self, stream: TcpStream, ctx: &mut Context<Self>) {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(collector = self.counter.name(), %error, "no TCP_NODELAY");
+    /// TLS for a new connection, with the certificates that the files hold now.
+    fn wanted(&self, now: Instant) -> io::Result<Option<Wanted>> {
+        let Some(connector) = &self.connector else { return Ok(None) };
+        let (tunnel, reloaded) = connector.connect(now).map_err(broken)?;
+        let collector = self.counter.name();
+        match reloaded {
+            None => {}
+            Some(Ok(())) => tracing::info!(collector, "certificates read again"),
+            Some(Err(error)) => {
+                tracing::error!(collector, %error, "new certificates cannot be used; the old ones stay")
+            }
         }
+        Ok(Some(Wanted { tunnel, handshake_timeout: connector.handshake_timeout() }))
+    }
+
+    fn open(&mut self, stream: TcpStream, channel: Channel, ctx: &mut Context<Self>) {
         tracing::info!(collector = self.counter.name(), to = %self.to, "connected");
         self.counter.event(CollectorCount::Connected);
-        self.backoff.succeed();
+        self.attempts.succeed();
         let stream = Rc::new(stream);
-        let watch = self.watch(Rc::clone(&stream), ctx);
-        self.connection = Connection::Open { stream, watch, blocked: None };
+        let listening = self.listen(Rc::clone(&stream), ctx);
+        let since = Instant::now();
+        self.connection =
+            Connection::Open(Open { stream, channel, since, listening, behind_since: None, blocked: None });
         self.go_on(ctx);
     }
 
     fn connect_failed(&mut self, error: &io::Error, ctx: &mut Context<Self>) {
+        self.connection = Connection::None;
         self.counter.event(CollectorCount::ConnectFailed);
-        let wait = self.backoff.fail(wall_clock().microseconds);
-        if let Some(unsaid) = self.counter.may_say(Instant::now()) {
-            let again_ms = wait.as_millis();
-            tracing::warn!(collector = self.counter.name(), to = %self.to, %error, again_ms, unsaid, "cannot connect");
+        let next = self.attempts.fail(wall_clock().microseconds);
+        let (collector, to, again_ms) = (self.counter.name().to_owned(), &self.to, next.wait().as_millis());
+        match next {
+            Next::Again(_) => {
+                if let Some(unsaid) = self.counter.may_say(Instant::now()) {
+                    tracing::warn!(collector, %to, %error, again_ms, unsaid, "cannot connect");
+                }
+            }
+            Next::CoolDown(_) => {
+                self.counter.event(CollectorCount::CoolDowns);
+                let failed = self.settings.hep_max_retries;
+                tracing::warn!(
+                    collector, %to, %error, failed, again_ms,
+                    "cannot connect: as many attempts as may (hep_max_retries) have failed in a row; \
+                     the next one comes after hep_retry_cooldown"
+                );
+            }
         }
-        self.connect_later(wait, ctx);
+        self.connect_later(next.wait(), ctx);
+        self.settle(ctx);
     }
 
-    fn connect_later(&mut self, wait: Duration, ctx: &mut Context<Self>) {
-        if self.draining {
-            self.give_up(Instant::now());
-            return;
+    fn connect_later(&self, wait: Duration, ctx: &mut Context<Self>) {
+        if !self.draining {
+            ctx.run_later(wait, |collector, ctx| collector.connect(ctx));
         }
-        ctx.run_later(wait, |collector, ctx| collector.connect(ctx));
     }
 
-    /// Collectors send nothing: what comes is thrown away, and the end of the stream is the end of the connection.
-    fn watch(&self, stream: Rc<TcpStream>, ctx: &mut Context<Self>) -> SpawnHandle {
-        let watch = async move {
-            let mut sink = [0; 4_096];
+    /// Reads once.
+    fn listen(&self, stream: Rc<TcpStream>, ctx: &mut Context<Self>) -> SpawnHandle {
+        let read = async move {
+            let mut octets = vec![0; READ_OCTETS];
             loop {
                 stream.readable().await?;
-                match stream.try_read(&mut sink) {
+                match stream.try_read(&mut octets) {
                     Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed by the collector")),
-                    Ok(_) => {}
+                    Ok(read) => {
+                        octets.truncate(read);
+                        return Ok(octets);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }
             }
         };
-        ctx.spawn(watch.into_actor(self).map(|end: io::Result<()>, collector, ctx| {
-            if let Err(error) = end {
-                collector.lost(&error, ctx);
-            }
-        }))
+        ctx.spawn(read.into_actor(self).map(|read, collector, ctx| collector.hear(read, ctx)))
+    }
+
+    /// Collectors have nothing to say, but TLS has, and the end of the stream is the end of the connection.
+    fn hear(&mut self, read: io::Result<Vec<u8>>, ctx: &mut Context<Self>) {
+        let Connection::Open(open) = &mut self.connection else { return };
+        let stream = Rc::clone(&open.stream);
+        if let Err(error) = read.and_then(|octets| open.channel.take(&octets)) {
+            open.tell_the_rest();
+            self.lost(&error, ctx);
+            self.settle(ctx);
+            return;
+        }
+        let listening = self.listen(stream, ctx);
+        if let Connection::Open(open) = &mut self.connection {
+            open.listening = listening;
+        }
+        self.go_on(ctx);
     }
 
     fn take(&mut self, deliver: &Deliver, now: Instant) {
-        self.backlog.taken(Deliver::octets(&deliver.packets));
         for received in deliver.packets.iter() {
+            let charge = received.charge();
             match encode(received, STREAM_VERSION, self.agent_id) {
-                Ok(octets) => self.postponed.push(octets),
-                Err(error) => self.counter.dropped(1, DropReason::CannotEncode, &error, now),
+                Ok(octets) => self.postponed.push(octets, charge, now),
+                Err(error) => {
+                    self.backlog.taken(charge);
+                    self.counter.dropped(1, DropReason::CannotEncode, &error, now);
+                }
             }
         }
     }
 
     /// Writes what waits, and keeps within bounds what cannot be written.
     fn go_on(&mut self, ctx: &mut Context<Self>) {
-        let now = Instant::now();
-        if let Connection::Open { stream, .. } = &self.connection {
-            let stream = Rc::clone(stream);
-            match self.write(|parts| stream.try_write_vectored(parts)) {
-                Ok(progress) => self.watch_blocked(progress, ctx),
-                Err(error) => self.lost(&error, ctx),
-            }
+        if let Connection::Open(open) = &mut self.connection {
+            let stream = Rc::clone(&open.stream);
+            let progress = open.channel.write(&mut self.postponed, |parts| stream.try_write_vectored(parts));
+            self.written(&progress, ctx);
         }
-        if self.postponed.is_over() {
-            self.overflow(now, ctx);
-        }
-        self.backlog.set_full(self.postponed.is_full() && !self.is_writable());
-        if !self.postponed.is_empty() {
-            self.postponed.detach();
-        }
-        if self.draining && matches!(self.connection, Connection::None) {
-            self.give_up(now);
-        }
-        self.answer_drains();
+        self.settle(ctx);
     }
 
-    /// Writes until all is written, or the system takes no more. Gives whether it took anything.
-    fn write(&mut self, write: impl Fn(&[IoSlice<'_>]) -> io::Result<usize>) -> io::Result<bool> {
-        let mut progress = false;
-        while !self.postponed.is_empty() {
-            match write(&self.postponed.parts()) {
-                Ok(octets) => {
-                    progress |= octets > 0;
-                    let sent = self.postponed.advance(octets);
-                    self.counter.sent(sent.packets, sent.octets);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
-            }
+    fn written(&mut self, progress: &Progress, ctx: &mut Context<Self>) {
+        self.counter.sent(progress.sent.packets, progress.sent.octets);
+        match &progress.error {
+            Some(error) => self.lost(error, ctx),
+            None => self.watch_blocked(progress.moved, ctx),
         }
-        Ok(progress)
     }
 
     /// As long as something cannot be written, somebody waits for it, but not for longer than `hep_send_timeout`.
-    fn watch_blocked(&mut self, progress: bool, ctx: &mut Context<Self>) {
-        let nothing_waits = self.postponed.is_empty();
-        let Connection::Open { stream, blocked, .. } = &mut self.connection else { return };
-        if let Some(Blocked { timeout, writable }) = blocked.take_if(|_| progress || nothing_waits) {
+    fn watch_blocked(&mut self, moved: bool, ctx: &mut Context<Self>) {
+        let Connection::Open(open) = &mut self.connection else { return };
+        let behind = open.channel.has_something(&self.postponed);
+        if let Some(Blocked { timeout, writable }) = open.blocked.take_if(|_| moved || !behind) {
             ctx.cancel_future(timeout);
             ctx.cancel_future(writable);
         }
-        if nothing_waits || blocked.is_some() {
+        if !behind {
+            open.behind_since = None;
             return;
         }
-        let stream = Rc::clone(stream);
+        open.behind_since.get_or_insert_with(Instant::now);
+        if open.blocked.is_some() {
+            return;
+        }
+        let stream = Rc::clone(&open.stream);
         let writable = async move { stream.writable().await };
         let writable = ctx.spawn(writable.into_actor(self).map(|_, collector, ctx| {
             collector.forget_blocked(ctx);
@@ -222,70 +275,139 @@ impl TcpCollector {
         }));
         let send_timeout = self.settings.hep_send_timeout;
         let timeout = ctx.run_later(send_timeout, |collector, ctx| collector.send_timed_out(ctx));
-        if let Connection::Open { blocked, .. } = &mut self.connection {
-            *blocked = Some(Blocked { writable, timeout });
+        if let Connection::Open(open) = &mut self.connection {
+            open.blocked = Some(Blocked { writable, timeout });
         }
     }
 
     /// The time is over. It may have been this thread that stood still, not the collector: one more write decides. It
     /// asks the system itself, as the runtime may not have heard yet that there is room.
     fn send_timed_out(&mut self, ctx: &mut Context<Self>) {
-        let Connection::Open { stream, .. } = &self.connection else { return };
-        let stream = Rc::clone(stream);
-        let timeout_ms = self.settings.hep_send_timeout.as_millis();
-        match self.write(|parts| SockRef::from(&*stream).send_vectored(parts)) {
-            Ok(true) => {
-                self.watch_blocked(true, ctx);
-                self.go_on(ctx);
-            }
-            Ok(false) => {
-                let text = format!("took nothing for {timeout_ms} ms (hep_send_timeout)");
-                self.lost(&io::Error::new(io::ErrorKind::TimedOut, text), ctx);
-            }
-            Err(error) => self.lost(&error, ctx),
+        let Connection::Open(open) = &mut self.connection else { return };
+        let stream = Rc::clone(&open.stream);
+        let progress = open.channel.write(&mut self.postponed, |parts| SockRef::from(&*stream).send_vectored(parts));
+        let stuck = !progress.moved && progress.error.is_none();
+        self.written(&progress, ctx);
+        if stuck {
+            let timeout_ms = self.settings.hep_send_timeout.as_millis();
+            let text = format!("took nothing for {timeout_ms} ms (hep_send_timeout)");
+            self.lost(&io::Error::new(io::ErrorKind::TimedOut, text), ctx);
         }
+        self.go_on(ctx);
     }
 
     fn forget_blocked(&mut self, ctx: &mut Context<Self>) {
-        if let Connection::Open { blocked, .. } = &mut self.connection
-            && let Some(Blocked { timeout, .. }) = blocked.take()
+        if let Connection::Open(open) = &mut self.connection
+            && let Some(Blocked { timeout, .. }) = open.blocked.take()
         {
             ctx.cancel_future(timeout);
         }
     }
 
-    /// More wait than may. A connection that is there is to blame: it is broken, and what it held is dropped. If there
-    /// is none, those that came last are.
-    fn overflow(&mut self, now: Instant, ctx: &mut Context<Self>) {
+    /// Drops what must not wait any longer, tells senders what room there is, and those who drain when all is done.
+    fn settle(&mut self, ctx: &mut Context<Self>) {
+        let now = Instant::now();
+        let local_until = self.local_until().filter(|until| now < *until);
+        let look_again =
+            if self.settings.hep_async { self.bound_number(local_until, now, ctx) } else { self.bound_time(now) };
+        if self.draining && !matches!(self.connection, Connection::Open(_)) {
+            // A stopping gateway does not wait for a collector that is not there.
+            let left = self.postponed.drop_all();
+            self.counter.dropped(left, DropReason::Stopping, &"the gateway stops and the collector is not there", now);
+        }
+        self.backlog.taken(self.postponed.take_freed());
+        let behind = !matches!(&self.connection, Connection::Open(open) if open.behind_since.is_none());
+        let in_background = self.settings.hep_async && behind && local_until.is_none();
+        self.backlog.set_full(in_background && self.postponed.is_full());
+        self.postponed.detach();
+        self.set_alarm(look_again, now, ctx);
+        self.answer_drains();
+    }
+
+    /// Until when what waits is no background's business: the local time of the connect or write under way.
+    fn local_until(&self) -> Option<Instant> {
+        match &self.connection {
+            Connection::None => None,
+            Connection::Attempt { since } => Some(*since + self.settings.hep_async_local_connect_timeout),
+            Connection::Open(open) => Some(open.behind_since? + self.settings.hep_async_local_write_timeout),
+        }
+    }
+
+    /// In the background no more packets wait than may. A connection that is there is to blame for more: it is broken,
+    /// and what it held is dropped. If there is none, those that came last are. Gives when to look again.
+    fn bound_number(&mut self, local_until: Option<Instant>, now: Instant, ctx: &mut Context<Self>) -> Option<Instant> {
+        if !self.postponed.is_over() {
+            return None;
+        }
+        if local_until.is_some() {
+            return local_until;
+        }
         let bound = self.settings.hep_async_max_postponed_chunks;
         let what = format!("more than {bound} packets wait (hep_async_max_postponed_chunks)");
-        if matches!(self.connection, Connection::None) {
+        if !matches!(self.connection, Connection::Open(_)) {
             let dropped = self.postponed.drop_newest();
             self.counter.dropped(dropped, DropReason::PostponedFull, &what, now);
-            return;
+            return None;
         }
         let half = self.postponed.forget_half_written();
         self.counter.dropped(half, DropReason::ConnectionBroken, &what, now);
         let dropped = self.postponed.drop_all();
         self.counter.dropped(dropped, DropReason::PostponedFull, &what, now);
         self.lost(&io::Error::other(what), ctx);
+        None
+    }
+
+    /// Without a background a packet waits for the connection for `hep_send_timeout`. Gives when to look again.
+    fn bound_time(&mut self, now: Instant) -> Option<Instant> {
+        if matches!(self.connection, Connection::Open(_)) {
+            return None;
+        }
+        let timeout = self.settings.hep_send_timeout;
+        let dropped = self.postponed.drop_older(timeout, now);
+        let what = format!("not sent in {} ms (hep_send_timeout), and there is no connection", timeout.as_millis());
+        self.counter.dropped(dropped, DropReason::NotConnected, &what, now);
+        self.postponed.oldest().map(|since| since + timeout)
+    }
+
+    fn set_alarm(&mut self, at: Option<Instant>, now: Instant, ctx: &mut Context<Self>) {
+        if self.alarm.map(|(at, _)| at) == at {
+            return;
+        }
+        if let Some((_, handle)) = self.alarm.take() {
+            ctx.cancel_future(handle);
+        }
+        let Some(at) = at else { return };
+        let handle = ctx.run_later(at.saturating_duration_since(now), |collector, ctx| {
+            collector.alarm = None;
+            collector.go_on(ctx);
+        });
+        self.alarm = Some((at, handle));
     }
 
     /// The connection is gone. Whole packets wait for the next one; a half-written one is not continued on it.
     fn lost(&mut self, error: &io::Error, ctx: &mut Context<Self>) {
-        let Connection::Open { watch, blocked, .. } = std::mem::replace(&mut self.connection, Connection::None) else {
-            return;
+        let open = match std::mem::replace(&mut self.connection, Connection::None) {
+            Connection::Open(open) => open,
+            other => {
+                self.connection = other;
+                return;
+            }
         };
-        ctx.cancel_future(watch);
-        if let Some(Blocked { writable, timeout }) = blocked {
+        ctx.cancel_future(open.listening);
+        if let Some(Blocked { writable, timeout }) = open.blocked {
             ctx.cancel_future(writable);
             ctx.cancel_future(timeout);
+        }
+        if self.draining && self.postponed.is_empty() {
+            // It was we who said that nothing follows.
+            return;
         }
         let now = Instant::now();
         self.counter.event(CollectorCount::Broken);
         let half = self.postponed.forget_half_written();
         self.counter.dropped(half, DropReason::ConnectionBroken, error, now);
-        let wait = self.backoff.fail(wall_clock().microseconds);
+        let was_there = now.saturating_duration_since(open.since);
+        let wait = self.attempts.lose(was_there, wall_clock().microseconds);
         if let Some(unsaid) = self.counter.may_say(now) {
             let (postponed, again_ms) = (self.postponed.len(), wait.as_millis());
             tracing::warn!(collector = self.counter.name(), %error, postponed, again_ms, unsaid, "connection lost");
@@ -293,24 +415,33 @@ impl TcpCollector {
         self.connect_later(wait, ctx);
     }
 
-    fn is_writable(&self) -> bool {
-        matches!(self.connection, Connection::Open { blocked: None, .. })
-    }
-
-    /// A stopping gateway does not wait for a collector that is not there.
-    fn give_up(&mut self, now: Instant) {
-        let left = self.postponed.drop_all();
-        self.counter.dropped(left, DropReason::Stopping, &"the gateway stops and the collector is not there", now);
-        self.answer_drains();
-    }
-
     fn answer_drains(&mut self) {
-        if self.postponed.is_empty() {
-            for drained in self.drained.drain(..) {
-                // Who asked may have lost patience.
-                let _ = drained.send(());
-            }
+        if !self.postponed.is_empty() {
+            return;
         }
+        for drained in self.drained.drain(..) {
+            if let Connection::Open(open) = &mut self.connection {
+                open.say_goodbye();
+            }
+            // Who asked may have lost patience.
+            let _ = drained.send(());
+        }
+    }
+}
+
+impl Open {
+    /// Nothing follows.
+    fn say_goodbye(&mut self) {
+        self.channel.say_goodbye();
+        self.tell_the_rest();
+        // The other direction stays open until the process ends: closing it while something is unread would make the
+        // system take back what the collector has not read yet.
+        let _ = SockRef::from(&*self.stream).shutdown(Shutdown::Write);
+    }
+
+    /// The last words of TLS. A collector that does not hear them sees the end of the stream.
+    fn tell_the_rest(&mut self) {
+        let _ = self.stream.try_write(self.channel.last_words());
     }
 }
 

@@ -100,15 +100,19 @@ impl UdpCollector {
     }
 
     fn take(&mut self, deliver: &Deliver, now: Instant) {
-        self.backlog.taken(Deliver::octets(&deliver.packets));
         for received in deliver.packets.iter() {
+            let charge = received.charge();
             match encode(received, self.version, self.agent_id) {
-                Ok(octets) if octets.len() <= DATAGRAM_OCTETS_MAX => self.postponed.push(octets),
+                Ok(octets) if octets.len() <= DATAGRAM_OCTETS_MAX => self.postponed.push(octets, charge, now),
                 Ok(octets) => {
+                    self.backlog.taken(charge);
                     let what = format!("a packet of {} octets; a datagram holds {DATAGRAM_OCTETS_MAX}", octets.len());
                     self.counter.dropped(1, DropReason::TooLong, &what, now);
                 }
-                Err(error) => self.counter.dropped(1, DropReason::CannotEncode, &error, now),
+                Err(error) => {
+                    self.backlog.taken(charge);
+                    self.counter.dropped(1, DropReason::CannotEncode, &error, now);
+                }
             }
         }
     }
@@ -163,6 +167,7 @@ impl UdpCollector {
             let dropped = self.postponed.drop_newest();
             self.counter.dropped(dropped, DropReason::PostponedFull, &"the system takes no more datagrams", now);
         }
+        self.backlog.taken(self.postponed.take_freed());
         self.backlog.set_full(self.blocked && self.postponed.is_full());
         if self.blocked {
             self.postponed.detach();

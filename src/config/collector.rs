@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Placed, Section};
-use super::{ProtoHep, RemoteAddr, Transport};
+use super::{ClientTls, ProtoHep, RemoteAddr, Transport, tls};
 use crate::wire::Version;
 
 /// Where HEP goes.
@@ -14,7 +14,7 @@ pub struct Collector {
     pub name: String,
     /// What it is.
     pub destination: Destination,
-    /// Octets of packets that may wait in its mailbox.
+    /// Octets of packets that may wait for it, in its mailbox and postponed.
     pub mailbox_octets_max: usize,
 }
 
@@ -30,10 +30,12 @@ pub enum Destination {
         /// Packets that may wait while the system takes no more.
         hep_async_max_postponed_chunks: usize,
     },
-    /// A stream of HEP3.
+    /// A stream of HEP3, plain or in TLS.
     Tcp {
         /// Where to.
         to: RemoteAddr,
+        /// The TLS that the stream is in.
+        tls: Option<Box<ClientTls>>,
         /// Times and bounds.
         stream: StreamSettings,
     },
@@ -57,8 +59,19 @@ pub struct StreamSettings {
     pub connect_timeout: Duration,
     /// A connection that takes nothing for so long, while packets wait, is broken.
     pub hep_send_timeout: Duration,
-    /// Packets that may wait for the connection; one more breaks it and all are dropped.
+    /// Whether connecting and writing go on in the background after their local timeouts. Otherwise a packet waits for
+    /// the collector, for `hep_send_timeout` at most.
+    pub hep_async: bool,
+    /// How long a connect is tried before packets are postponed.
+    pub hep_async_local_connect_timeout: Duration,
+    /// How long a write is tried before packets are postponed.
+    pub hep_async_local_write_timeout: Duration,
+    /// Packets that may wait for the connection in the background; one more breaks it and all are dropped.
     pub hep_async_max_postponed_chunks: usize,
+    /// Attempts to connect that may fail in a row; 0: any number.
+    pub hep_max_retries: u32,
+    /// How long there is no attempt after so many.
+    pub hep_retry_cooldown: Duration,
     /// Wait after the first failed connect; it doubles from there.
     pub backoff_min: Duration,
     /// The longest wait.
@@ -106,8 +119,9 @@ pub(super) fn to_remote(
     to: RemoteAddr,
     said: VersionOut,
     proto_hep: &ProtoHep,
+    folder: &Path,
 ) -> Collector {
-    let mut destination = read_remote(section, to, proto_hep);
+    let mut destination = read_remote(section, to, proto_hep, folder);
     if let Destination::Udp { version, .. } = &mut destination {
         *version = said;
     }
@@ -119,7 +133,7 @@ fn read_mailbox(section: &mut Section<'_, '_>) -> usize {
 }
 
 fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder: &Path) -> Option<Destination> {
-    let what = "such as \"hep_udp:127.0.0.1:9060\", \"hep_tcp:…\" or \"file:FOLDER\"";
+    let what = "such as \"hep_udp:127.0.0.1:9060\", \"hep_tcp:…\", \"hep_tls:…\" or \"file:FOLDER\"";
     let Placed { value, place } = section.text_required("to", what)?;
     if let Some(path) = value.strip_prefix("file:") {
         if path.is_empty() {
@@ -129,20 +143,16 @@ fn read_destination(section: &mut Section<'_, '_>, proto_hep: &ProtoHep, folder:
         return Some(Destination::File(read_file(section, folder.join(path))));
     }
     let to = match RemoteAddr::parse(&value, proto_hep.hep_port) {
-        Ok(to) if to.transport == Transport::Tls => {
-            section.complain(&place, "TLS to collectors is not there yet; hep_tcp: through a TLS proxy is");
-            return None;
-        }
         Ok(to) => to,
         Err(reason) => {
             section.complain(&place, format!("{reason}; or file:FOLDER"));
             return None;
         }
     };
-    Some(read_remote(section, to, proto_hep))
+    Some(read_remote(section, to, proto_hep, folder))
 }
 
-fn read_remote(section: &mut Section<'_, '_>, to: RemoteAddr, proto_hep: &ProtoHep) -> Destination {
+fn read_remote(section: &mut Section<'_, '_>, to: RemoteAddr, proto_hep: &ProtoHep, folder: &Path) -> Destination {
     match to.transport {
         Transport::Udp => Destination::Udp {
             to,
@@ -152,7 +162,11 @@ fn read_remote(section: &mut Section<'_, '_>, to: RemoteAddr, proto_hep: &ProtoH
                 proto_hep.hep_async_max_postponed_chunks,
             ),
         },
-        Transport::Tcp | Transport::Tls => Destination::Tcp { to, stream: read_stream(section, proto_hep) },
+        Transport::Tcp => Destination::Tcp { to, tls: None, stream: read_stream(section, proto_hep) },
+        Transport::Tls => {
+            let tls = Some(Box::new(tls::read_client(section, &to.host, folder)));
+            Destination::Tcp { to, tls, stream: read_stream(section, proto_hep) }
+        }
     }
 }
 
@@ -171,10 +185,23 @@ fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSet
     let settings = StreamSettings {
         connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), times.clone()),
         hep_send_timeout: super::hep_send_timeout(section, proto_hep.hep_send_timeout),
+        hep_async: super::hep_async(section, proto_hep.hep_async),
+        hep_async_local_connect_timeout: super::milliseconds(
+            section,
+            "hep_async_local_connect_timeout",
+            proto_hep.hep_async_local_connect_timeout,
+        ),
+        hep_async_local_write_timeout: super::milliseconds(
+            section,
+            "hep_async_local_write_timeout",
+            proto_hep.hep_async_local_write_timeout,
+        ),
         hep_async_max_postponed_chunks: super::hep_async_max_postponed_chunks(
             section,
             proto_hep.hep_async_max_postponed_chunks,
         ),
+        hep_max_retries: super::hep_max_retries(section, proto_hep.hep_max_retries),
+        hep_retry_cooldown: super::hep_retry_cooldown(section, proto_hep.hep_retry_cooldown),
         backoff_min: section.duration("backoff_min", Duration::from_millis(100), times.clone()),
         backoff_max: section.duration("backoff_max", Duration::from_secs(30), times),
     };

@@ -1,5 +1,7 @@
 //! `hep_id`: collectors as OpenSIPS writes them, `[homer] 10.0.0.1:9060; transport=udp; version=3`.
 
+use std::path::Path;
+
 use super::reader::{Placed, Section};
 use super::{Collector, ProtoHep, RemoteAddr, Transport, VersionOut, collector};
 use crate::wire::Version;
@@ -13,7 +15,12 @@ struct HepId {
 }
 
 /// The collector that a string makes, with every other setting at its default. `section` is `[proto_hep]`.
-pub(super) fn read(section: &Section<'_, '_>, hep_id: Placed<String>, proto_hep: &ProtoHep) -> Option<Collector> {
+pub(super) fn read(
+    section: &Section<'_, '_>,
+    hep_id: Placed<String>,
+    proto_hep: &ProtoHep,
+    folder: &Path,
+) -> Option<Collector> {
     let Placed { value, place } = hep_id;
     let parsed = match parse(&value, proto_hep.hep_port) {
         Ok(parsed) => parsed,
@@ -25,13 +32,13 @@ pub(super) fn read(section: &Section<'_, '_>, hep_id: Placed<String>, proto_hep:
     let name = section.claim_name("collector", Placed { value: parsed.name, place: place.clone() })?;
     // Nothing else is said of it: an empty table gives each key its default.
     let mut unsaid = section.unsaid(place);
-    Some(collector::to_remote(&mut unsaid, name, parsed.to, VersionOut::Only(parsed.version), proto_hep))
+    Some(collector::to_remote(&mut unsaid, name, parsed.to, VersionOut::Only(parsed.version), proto_hep, folder))
 }
 
 /// `[NAME] HOST[:PORT][; transport=tcp|udp|tls][; version=1|2|3]`. Without a version it is 3; without a transport TCP for
 /// 3 and UDP for 1 and 2, which have no other.
 fn parse(text: &str, hep_port: u16) -> Result<HepId, String> {
-    let form = "a hep_id is \"[name] host:port; transport=tcp|udp; version=1|2|3\"";
+    let form = "a hep_id is \"[name] host:port; transport=tcp|udp|tls; version=1|2|3\"";
     let named = text.trim().strip_prefix('[').ok_or_else(|| format!("{text:?} does not begin with [name]; {form}"))?;
     let (name, rest) = named.split_once(']').ok_or_else(|| format!("{text:?} lacks the ] behind its name; {form}"))?;
     let mut parts = rest.split(';').map(str::trim);
@@ -65,7 +72,7 @@ fn parse_transport(value: &str) -> Result<Transport, String> {
     match value.to_ascii_lowercase().as_str() {
         "udp" => Ok(Transport::Udp),
         "tcp" => Ok(Transport::Tcp),
-        "tls" => Err("transport=tls: TLS is not there yet; transport=tcp to a TLS proxy is".to_owned()),
+        "tls" => Ok(Transport::Tls),
         _ => Err(format!("transport={value} is not one of tcp, udp, tls")),
     }
 }
@@ -88,6 +95,7 @@ mod tests {
             ("[a] homer ; version = 1 ;", "a", "hep_udp:homer:5656", 1),
             ("[ a ] homer:1; Transport=TCP", "a", "hep_tcp:homer:1", 3),
             ("[a] [2001:db8::1]:9060; transport=tcp; version=3", "a", "hep_tcp:[2001:db8::1]:9060", 3),
+            ("[a] homer.example.org:9061; transport=tls", "a", "hep_tls:homer.example.org:9061", 3),
             ("[a] [::1]", "a", "hep_tcp:[::1]:5656", 3),
         ] {
             let read = parse(text, 5_656).unwrap();
@@ -111,7 +119,7 @@ mod tests {
             ("[homer] a; version=4", "version=4 is not one of 1, 2, 3"),
             ("[homer] a; version=0", "version=0 is not one of 1, 2, 3"),
             ("[homer] a; transport=sctp", "transport=sctp is not one of tcp, udp, tls"),
-            ("[homer] a; transport=tls", "TLS is not there yet"),
+            ("[homer] a; transport=tls; version=1", "transport=tls takes version 3 only; version 1 goes over udp"),
             ("[homer] a; transport=tcp; version=2", "transport=tcp takes version 3 only; version 2 goes over udp"),
             ("[homer] a; version", "\"version\" is not KEY=VALUE"),
             ("[homer] a; proto=udp", "\"proto\" is unknown; known here: transport, version"),

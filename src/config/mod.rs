@@ -24,7 +24,7 @@ pub use listener::{Listener, StreamLimits};
 pub use reader::Complaint;
 use reader::{Complaints, Placed, Section};
 pub use tenant::{LaneChoice, Match, OnError, Tenant};
-pub use tls::{ClientCertificates, ServerTls, TlsVersion};
+pub use tls::{ClientCertificates, ClientTls, OwnCertificate, ServerTls, TlsVersion};
 
 /// Makes an id: the place of a table in the configuration.
 macro_rules! ids {
@@ -111,8 +111,18 @@ pub struct ProtoHep {
     pub hep_send_timeout: Duration,
     /// Reads that one packet may take on TCP.
     pub hep_max_msg_chunks: u32,
+    /// Whether connecting and writing go on in the background after their local timeouts.
+    pub hep_async: bool,
+    /// How long a connect is tried before it goes on in the background.
+    pub hep_async_local_connect_timeout: Duration,
+    /// How long a write is tried before it goes on in the background.
+    pub hep_async_local_write_timeout: Duration,
     /// Packets that may wait for one connection.
     pub hep_async_max_postponed_chunks: usize,
+    /// Attempts to connect that may fail in a row; 0: any number.
+    pub hep_max_retries: u32,
+    /// How long there is no attempt after so many.
+    pub hep_retry_cooldown: Duration,
     /// Agent id in what we pack.
     pub hep_capture_id: u16,
 }
@@ -137,7 +147,12 @@ impl Default for ProtoHep {
             hep_port: 5_656,
             hep_send_timeout: Duration::from_millis(100),
             hep_max_msg_chunks: 32,
+            hep_async: true,
+            hep_async_local_connect_timeout: Duration::from_millis(100),
+            hep_async_local_write_timeout: Duration::from_millis(10),
             hep_async_max_postponed_chunks: 32,
+            hep_max_retries: 5,
+            hep_retry_cooldown: Duration::from_secs(3_600),
             hep_capture_id: 1,
         }
     }
@@ -219,7 +234,8 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
         .filter_map(|section| collector::read(section, &proto_hep, folder))
         .collect();
     // Behind the tables, so that it is the hep_id that is told of a name that both have.
-    collectors.extend(hep_ids.into_iter().filter_map(|text| hep_id::read(&proto_hep_section, text, &proto_hep)));
+    collectors
+        .extend(hep_ids.into_iter().filter_map(|text| hep_id::read(&proto_hep_section, text, &proto_hep, folder)));
     proto_hep_section.finish();
     let collector_names: Vec<&str> = collectors.iter().map(|collector| collector.name.as_str()).collect();
     let filters: Vec<Filter> = root
@@ -290,18 +306,46 @@ fn read_admin(mut section: Section<'_, '_>) -> Option<SocketAddr> {
 fn read_proto_hep(section: &mut Section<'_, '_>) -> ProtoHep {
     let default = ProtoHep::default();
     let postponed = default.hep_async_max_postponed_chunks;
+    let (connect, write) = (default.hep_async_local_connect_timeout, default.hep_async_local_write_timeout);
     ProtoHep {
         hep_port: narrow(section.whole("hep_port", default.hep_port.into(), 1..=65_535)),
         hep_send_timeout: hep_send_timeout(section, default.hep_send_timeout),
         hep_max_msg_chunks: hep_max_msg_chunks(section, default.hep_max_msg_chunks),
+        hep_async: hep_async(section, default.hep_async),
+        hep_async_local_connect_timeout: milliseconds(section, "hep_async_local_connect_timeout", connect),
+        hep_async_local_write_timeout: milliseconds(section, "hep_async_local_write_timeout", write),
         hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(section, postponed),
+        hep_max_retries: hep_max_retries(section, default.hep_max_retries),
+        hep_retry_cooldown: hep_retry_cooldown(section, default.hep_retry_cooldown),
         hep_capture_id: narrow(section.whole("hep_capture_id", default.hep_capture_id.into(), 0..=65_535)),
     }
 }
 
 fn hep_send_timeout(section: &mut Section<'_, '_>, default: Duration) -> Duration {
-    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(section.whole("hep_send_timeout", default, 1..=600_000))
+    Duration::from_millis(section.whole("hep_send_timeout", whole_milliseconds(default), 1..=600_000))
+}
+
+/// 0 to 600 000 ms.
+fn milliseconds(section: &mut Section<'_, '_>, key: &'static str, default: Duration) -> Duration {
+    Duration::from_millis(section.whole(key, whole_milliseconds(default), 0..=600_000))
+}
+
+fn whole_milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn hep_async(section: &mut Section<'_, '_>, default: bool) -> bool {
+    section.whole("hep_async", default.into(), 0..=1) == 1
+}
+
+/// 16 bits, as in the module.
+fn hep_max_retries(section: &mut Section<'_, '_>, default: u32) -> u32 {
+    u32::try_from(section.whole("hep_max_retries", default.into(), 0..=65_535)).unwrap_or(default)
+}
+
+/// 16 bits, as in the module.
+fn hep_retry_cooldown(section: &mut Section<'_, '_>, default: Duration) -> Duration {
+    Duration::from_secs(section.whole("hep_retry_cooldown", default.as_secs(), 1..=65_535))
 }
 
 fn hep_max_msg_chunks(section: &mut Section<'_, '_>, default: u32) -> u32 {

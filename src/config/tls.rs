@@ -1,4 +1,4 @@
-//! TLS of listeners: certificates, who is let in, versions.
+//! TLS of listeners and collectors: certificates, who is trusted, versions.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -31,6 +31,30 @@ pub enum ClientCertificates {
     Optional,
     /// They must.
     Required,
+}
+
+/// TLS of a collector.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ClientTls {
+    /// Those that the collector's certificate is signed with: a PEM file. `None`: those that the system trusts.
+    pub ca: Option<PathBuf>,
+    /// Our certificate, if the collector wants one.
+    pub own: Option<OwnCertificate>,
+    /// The name or address that must be in the collector's certificate; also the one that is asked for (SNI).
+    pub server_name: String,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+}
+
+/// A certificate of our own, with its key: PEM files.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OwnCertificate {
+    /// The certificate, and those that lead to its root.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// A version of TLS.
@@ -66,6 +90,29 @@ pub(super) fn read_server(section: &mut Section<'_, '_>, folder: &Path) -> Optio
         min_version,
         handshake_timeout,
     })
+}
+
+/// `host` is the name in the collector's address.
+pub(super) fn read_client(section: &mut Section<'_, '_>, host: &str, folder: &Path) -> ClientTls {
+    let path = |file: super::Placed<String>| folder.join(file.value);
+    let ca = section.text("ca").map(path);
+    let own = match (section.text("certificate"), section.text("key")) {
+        (Some(certificate), Some(key)) => Some(OwnCertificate { certificate: path(certificate), key: path(key) }),
+        (None, None) => None,
+        (Some(alone), None) | (None, Some(alone)) => {
+            section.complain(&alone.place, "certificate and key belong together: both, or neither");
+            None
+        }
+    };
+    let said = section.text("server_name");
+    let server_name = said.unwrap_or_else(|| super::Placed { value: host.to_owned(), place: section.place().clone() });
+    if rustls::pki_types::ServerName::try_from(server_name.value.as_str()).is_err() {
+        let text = format!("{:?} is no name or address that a certificate has", server_name.value);
+        section.complain(&server_name.place, text);
+    }
+    let min_version = read_version(section);
+    let handshake_timeout = read_handshake_timeout(section);
+    ClientTls { ca, own, server_name: server_name.value, min_version, handshake_timeout }
 }
 
 fn read_version(section: &mut Section<'_, '_>) -> TlsVersion {

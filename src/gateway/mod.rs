@@ -27,7 +27,7 @@ use crate::ledger::{Ledger, Rows, Totals, ids};
 use crate::listener::{BindError, Bound, bind};
 use crate::message::{Backlog, Deliver, Drain};
 use crate::tenant::SlowLane;
-use crate::tls::{self, Acceptor};
+use crate::tls::{self, Acceptor, Connector};
 pub use summary::Summary;
 use worker::{Plan, Worker};
 
@@ -48,7 +48,9 @@ pub enum GatewayError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error("listener {listener:?}: {reason}")]
-    Tls { listener: String, reason: tls::FileError },
+    ListenerTls { listener: String, reason: tls::FileError },
+    #[error("collector {collector:?}: {reason}")]
+    CollectorTls { collector: String, reason: tls::FileError },
     #[error(transparent)]
     Admin(#[from] AdminError),
     #[error("{what} cannot be started: {reason}")]
@@ -86,7 +88,7 @@ impl Gateway {
         let workers = worker_count(config);
         let filters = load(config, workers.get())?;
         let admin = config.admin.map(admin::bind).transpose()?;
-        let acceptors = acceptors(config)?;
+        let (acceptors, connectors) = (acceptors(config)?, connectors(config)?);
         let mut bound = Vec::new();
         for listener in &config.listeners {
             bound.push(bind(listener, workers.get())?);
@@ -98,7 +100,7 @@ impl Gateway {
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         check_collectors(config)?;
         let files = start_files(config, &ledger);
-        let plan = Plan::new(config, &filters, &ledger, &slow, &files, &acceptors);
+        let plan = Plan::new(config, &filters, &ledger, &slow, &files, &acceptors, &connectors);
         let workers = match plan.start_workers(bound, workers.get()).await {
             Ok(workers) => workers,
             Err(error) => {
@@ -205,10 +207,20 @@ fn worker_count(config: &Config) -> NonZeroUsize {
 fn acceptors(config: &Config) -> Result<Vec<Option<Arc<Acceptor>>>, GatewayError> {
     let acceptor = |listener: &crate::config::Listener| {
         let Some(settings) = &listener.tls else { return Ok(None) };
-        let tls = |reason| GatewayError::Tls { listener: listener.name.clone(), reason };
+        let tls = |reason| GatewayError::ListenerTls { listener: listener.name.clone(), reason };
         Acceptor::new(settings.clone()).map_err(tls).map(|acceptor| Some(Arc::new(acceptor)))
     };
     config.listeners.iter().map(acceptor).collect()
+}
+
+/// TLS of the collectors that have it.
+fn connectors(config: &Config) -> Result<Vec<Option<Arc<Connector>>>, GatewayError> {
+    let connector = |collector: &crate::config::Collector| {
+        let Destination::Tcp { tls: Some(settings), .. } = &collector.destination else { return Ok(None) };
+        let tls = |reason| GatewayError::CollectorTls { collector: collector.name.clone(), reason };
+        Connector::new((**settings).clone()).map_err(tls).map(|connector| Some(Arc::new(connector)))
+    };
+    config.collectors.iter().map(connector).collect()
 }
 
 fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {

@@ -19,7 +19,7 @@ use crate::listener::{
 };
 use crate::message::{Backlog, Deliver, Drain, Outlet};
 use crate::tenant::{Chain, Chains, Home, Seat, SlowLane, TenantTable};
-use crate::tls::Acceptor;
+use crate::tls::{Acceptor, Connector};
 use crate::wire::AgentIdOrder;
 
 /// A worker that runs.
@@ -78,6 +78,8 @@ pub(super) struct Plan<'a> {
     files: &'a [FileHandle],
     /// Those of the listeners, in their order.
     acceptors: &'a [Option<Arc<Acceptor>>],
+    /// Those of the collectors, in their order.
+    connectors: &'a [Option<Arc<Connector>>],
 }
 
 impl<'a> Plan<'a> {
@@ -88,8 +90,9 @@ impl<'a> Plan<'a> {
         slow: &'a Arc<SlowLane>,
         files: &'a [FileHandle],
         acceptors: &'a [Option<Arc<Acceptor>>],
+        connectors: &'a [Option<Arc<Connector>>],
     ) -> Self {
-        Self { config, filters, ledger, slow, files, acceptors }
+        Self { config, filters, ledger, slow, files, acceptors, connectors }
     }
 
     /// Starts the workers, each with its share of the sockets. If one cannot be started, all are stopped.
@@ -188,7 +191,10 @@ impl<'a> Plan<'a> {
                     version: *version,
                     postponed_max: *hep_async_max_postponed_chunks,
                 },
-                Destination::Tcp { to, stream } => Way::Tcp { to: to.clone(), stream: *stream },
+                Destination::Tcp { to, stream, .. } => {
+                    let connector = self.connectors.get(id.0).cloned().flatten();
+                    Way::Tcp { to: to.clone(), connector, stream: *stream }
+                }
                 Destination::File(_) => {
                     let Some(file) = self.files.iter().find(|file| file.id == id) else { continue };
                     Way::File { to: file.deliver.clone(), backlog: Arc::clone(&file.backlog) }
@@ -259,7 +265,7 @@ struct CollectorSeed {
 
 enum Way {
     Udp { socket: StdUdpSocket, version: crate::config::VersionOut, postponed_max: usize },
-    Tcp { to: crate::config::RemoteAddr, stream: crate::config::StreamSettings },
+    Tcp { to: crate::config::RemoteAddr, connector: Option<Arc<Connector>>, stream: crate::config::StreamSettings },
     File { to: Recipient<Deliver>, backlog: Arc<Backlog> },
 }
 
@@ -306,8 +312,8 @@ impl CollectorSeed {
                 started.collectors.push((name, actor.clone().recipient()));
                 Outlet { id, backlog, to: actor.recipient() }
             }
-            Way::Tcp { to, stream } => {
-                let actor = TcpCollector::new(to, stream, agent_id, counter, theirs).start();
+            Way::Tcp { to, connector, stream } => {
+                let actor = TcpCollector::new(to, connector, stream, agent_id, counter, theirs).start();
                 started.collectors.push((name, actor.clone().recipient()));
                 Outlet { id, backlog, to: actor.recipient() }
             }

@@ -90,6 +90,8 @@ pub enum CollectorCount {
     ConnectFailed,
     /// Connections that broke or were broken.
     Broken,
+    /// Times that it was left alone for `hep_retry_cooldown`.
+    CoolDowns,
     /// Packets not sent.
     Dropped(DropReason),
 }
@@ -175,7 +177,7 @@ impl Count for TenantCount {
 }
 
 impl Count for CollectorCount {
-    const WIDTH: usize = 8 + DropReason::ALL.len();
+    const WIDTH: usize = 9 + DropReason::ALL.len();
 
     fn place(self) -> usize {
         match self {
@@ -187,7 +189,8 @@ impl Count for CollectorCount {
             Self::Connected => 5,
             Self::ConnectFailed => 6,
             Self::Broken => 7,
-            Self::Dropped(reason) => 8 + reason as usize,
+            Self::CoolDowns => 8,
+            Self::Dropped(reason) => 9 + reason as usize,
         }
     }
 }
@@ -580,6 +583,7 @@ mod tests {
             C::Connected,
             C::ConnectFailed,
             C::Broken,
+            C::CoolDowns,
         ];
         collector.extend(DropReason::ALL.iter().copied().map(C::Dropped));
         check(&collector);

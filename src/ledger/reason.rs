@@ -57,6 +57,8 @@ reasons! {
         TooLong = "too-long",
         /// There is no captured packet in it that could be written.
         NotCaptured = "not-captured",
+        /// The collector was not there for `hep_send_timeout`, and `hep_async` is 0.
+        NotConnected = "not-connected",
         /// Nobody listens at the collector's address, or there is no way to it.
         Unreachable = "unreachable",
         /// The system refused to send or write it.

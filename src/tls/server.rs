@@ -1,37 +1,25 @@
 //! The listener's side: who we say that we are, whom we let in, and the octets of one connection.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::server::WebPkiClientVerifier;
-use rustls::sign::CertifiedKey;
-use rustls::{ServerConfig, ServerConnection, SupportedProtocolVersion};
+use rustls::{ServerConfig, ServerConnection};
 
 use super::files::{self, FileError, Trouble};
-use crate::config::{ClientCertificates, ServerTls, TlsVersion};
-
-/// Time between two looks at whether the files have changed.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+use super::reload::{Reloaded, Reloading};
+use super::tunnel::{TunnelError, TunnelResult, pour};
+use super::{check_pair, versions};
+use crate::config::{ClientCertificates, ServerTls};
 
 /// Makes tunnels for the connections of a listener, on all workers, with the certificates that its files hold now. A
 /// connection keeps those with which it began.
 #[derive(Debug)]
 pub struct Acceptor {
     settings: ServerTls,
-    current: Mutex<Current>,
+    config: Reloading<ServerConfig>,
 }
-
-#[derive(Debug)]
-struct Current {
-    config: Arc<ServerConfig>,
-    /// When each of the files was written last.
-    written: Vec<Option<SystemTime>>,
-    look_again_at: Instant,
-}
-
-/// The certificates were changed, and what came of it.
-pub type Reloaded = Option<Result<(), FileError>>;
 
 impl Acceptor {
     /// With what the files hold.
@@ -39,10 +27,10 @@ impl Acceptor {
     /// # Errors
     /// [`FileError`]: what is wrong with which of them.
     pub fn new(settings: ServerTls) -> Result<Self, FileError> {
-        let written = written(&settings);
-        let config = load(&settings, SystemTime::now())?;
-        let current = Current { config, written, look_again_at: Instant::now() + LOOK_AGAIN };
-        Ok(Self { settings, current: Mutex::new(current) })
+        let files = [Some(&settings.certificate), Some(&settings.key), settings.client_ca.as_ref()];
+        let files = files.into_iter().flatten().cloned().collect();
+        let config = Reloading::new(files, |now| load(&settings, now))?;
+        Ok(Self { settings, config })
     }
 
     /// How long a handshake may take.
@@ -57,35 +45,12 @@ impl Acceptor {
     /// # Errors
     /// [`TunnelError`].
     pub fn accept(&self, now: Instant) -> Result<(ServerTunnel, Reloaded), TunnelError> {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        let reloaded = self.look(&mut current, now);
-        let config = Arc::clone(&current.config);
-        drop(current);
-        let connection = ServerConnection::new(config).map_err(|reason| TunnelError(reason.to_string()))?;
-        Ok((ServerTunnel { connection }, reloaded))
-    }
-
-    fn look(&self, current: &mut Current, now: Instant) -> Reloaded {
-        if now < current.look_again_at {
-            return None;
-        }
-        current.look_again_at = now + LOOK_AGAIN;
-        let written = written(&self.settings);
-        if written == current.written {
-            return None;
-        }
-        // Also if they are no good: they are told of once, and looked at again when they change again.
-        current.written = written;
-        Some(load(&self.settings, SystemTime::now()).map(|config| current.config = config))
+        let (config, reloaded) = self.config.get(now, |now| load(&self.settings, now));
+        Ok((ServerTunnel { connection: ServerConnection::new(config).or_refuse()? }, reloaded))
     }
 }
 
-fn written(settings: &ServerTls) -> Vec<Option<SystemTime>> {
-    let files = [Some(&settings.certificate), Some(&settings.key), settings.client_ca.as_ref()];
-    files.into_iter().flatten().map(|path| std::fs::metadata(path).and_then(|file| file.modified()).ok()).collect()
-}
-
-fn load(settings: &ServerTls, now: SystemTime) -> Result<Arc<ServerConfig>, FileError> {
+fn load(settings: &ServerTls, now: SystemTime) -> Result<ServerConfig, FileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let chain = files::certificates(&settings.certificate, now)?;
     let key = files::key(&settings.key)?;
@@ -106,41 +71,8 @@ fn load(settings: &ServerTls, now: SystemTime) -> Result<Arc<ServerConfig>, File
         _ => builder.with_no_client_auth(),
     };
     let config = builder.with_single_cert(chain, key);
-    config.map(Arc::new).map_err(|reason| refused(&settings.certificate, reason.to_string()))
+    config.map_err(|reason| refused(&settings.certificate, reason.to_string()))
 }
-
-fn check_pair(
-    certificate: &Path,
-    chain: &[rustls::pki_types::CertificateDer<'static>],
-    key_path: &Path,
-    key: &rustls::pki_types::PrivateKeyDer<'static>,
-) -> Result<(), FileError> {
-    let refused = |reason: rustls::Error| files::error(key_path, Trouble::Refused(reason.to_string()));
-    let signer = rustls::crypto::ring::sign::any_supported_type(key).map_err(refused)?;
-    match CertifiedKey::new(chain.to_vec(), signer).keys_match() {
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            Err(files::error(certificate, Trouble::Mismatch(key_path.to_owned())))
-        }
-        // The library cannot tell for every kind of key; then the first handshake will.
-        _ => Ok(()),
-    }
-}
-
-static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
-static FROM_TLS13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
-
-/// What is spoken from that version on.
-fn versions(least: TlsVersion) -> &'static [&'static SupportedProtocolVersion] {
-    match least {
-        TlsVersion::Tls12 => &FROM_TLS12,
-        TlsVersion::Tls13 => &FROM_TLS13,
-    }
-}
-
-/// A connection's octets are not TLS, or a peer is not let in.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct TunnelError(String);
 
 /// The TLS of one connection.
 #[derive(Debug)]
@@ -156,14 +88,13 @@ impl ServerTunnel {
     /// [`TunnelError`]: the connection cannot go on.
     pub fn take(&mut self, mut octets: &[u8], said: &mut Vec<u8>) -> Result<(), TunnelError> {
         while !octets.is_empty() {
-            let taken = self.connection.read_tls(&mut octets).map_err(|reason| TunnelError(reason.to_string()))?;
-            let state = self.connection.process_new_packets().map_err(|reason| TunnelError(reason.to_string()))?;
+            let taken = self.connection.read_tls(&mut octets).or_refuse()?;
+            let state = self.connection.process_new_packets().or_refuse()?;
             let new = state.plaintext_bytes_to_read();
             let had = said.len();
             said.resize(had + new, 0);
             let target = said.get_mut(had..).unwrap_or_default();
-            std::io::Read::read_exact(&mut self.connection.reader(), target)
-                .map_err(|reason| TunnelError(reason.to_string()))?;
+            std::io::Read::read_exact(&mut self.connection.reader(), target).or_refuse()?;
             if taken == 0 {
                 break;
             }
@@ -174,12 +105,7 @@ impl ServerTunnel {
     /// What has to be sent to the agent now.
     pub fn answer(&mut self) -> Vec<u8> {
         let mut octets = Vec::new();
-        while self.connection.wants_write() {
-            // Into memory: it does not fail, and it gives nothing only when there is nothing.
-            if !matches!(self.connection.write_tls(&mut octets), Ok(1..)) {
-                break;
-            }
-        }
+        pour(&mut self.connection, &mut octets);
         octets
     }
 

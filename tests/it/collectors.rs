@@ -1,5 +1,5 @@
 use std::io::Write;
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{TcpStream, UdpSocket};
 
 use bytes::Bytes;
 use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
@@ -7,7 +7,7 @@ use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
 use crate::corpus;
 use crate::support::captures::payloads;
 use crate::support::gateway::{Gateway, files_in};
-use crate::support::peers::{TcpSink, UdpSink, next_packet, udp_agent};
+use crate::support::peers::{Nobody, TcpSink, UdpSink, next_packet, udp_agent};
 use crate::support::settings::{BOTH_LISTENERS, collector, packet};
 use crate::support::{PATIENCE, eventually};
 
@@ -132,14 +132,10 @@ fn a_udp_collector_that_nobody_runs_harms_nobody() {
 
 #[test]
 fn a_tcp_collector_that_comes_late_gets_what_waited_in_order_and_what_did_not_fit_is_counted() {
-    // Nobody listens yet, at an address that nobody else takes meanwhile.
-    let reserved = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    reserved.set_reuse_port(true).unwrap();
-    reserved.bind(&"127.0.0.1:0".parse::<std::net::SocketAddr>().unwrap().into()).unwrap();
-    let address = reserved.local_addr().unwrap().as_socket().unwrap();
+    let nobody = Nobody::new();
     let gateway = start(&format!(
-        "{}hep_async_max_postponed_chunks = 5\nbackoff_min = \"10ms\"\nbackoff_max = \"20ms\"\n",
-        collector("out", &format!("hep_tcp:{address}"))
+        "{}hep_async_max_postponed_chunks = 5\nhep_max_retries = 0\nbackoff_min = \"10ms\"\nbackoff_max = \"20ms\"\n",
+        collector("out", &nobody.to())
     ));
     let agent = udp_agent(gateway.listener("udp"));
     for number in 0..5 {
@@ -149,11 +145,7 @@ fn a_tcp_collector_that_comes_late_gets_what_waited_in_order_and_what_did_not_fi
     assert_eq!(gateway.metrics().get(DROPPED, &[]), 0, "as many wait as may");
     agent.send(&numbered(5)).unwrap();
     gateway.await_metric(DROPPED, &[("reason", "postponed-full")], 1);
-    let late = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    late.set_reuse_port(true).unwrap();
-    late.bind(&address.into()).unwrap();
-    late.listen(1).unwrap();
-    let (mut stream, _) = TcpListener::from(late).accept().unwrap();
+    let mut stream = nobody.come().accept();
     for number in 0..5 {
         assert_eq!(next_packet(&mut stream), numbered(number));
     }

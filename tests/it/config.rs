@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hepgate::config::{CollectorId, Complaint, Config, ConfigError, ConfigValue, Destination, OnError};
+use hepgate::config::{CollectorId, Complaint, Config, ConfigError, ConfigValue, Destination, OnError, StreamSettings};
 
 /// What every configuration needs.
 const LEAST: &str = "
@@ -64,12 +64,18 @@ fn the_examples_in_the_manual_are_right_and_their_keys_stand_at_their_defaults()
         name = \"homer\"
         to = \"hep_tcp:homer.example.org:9060\"
         [[collector]]
+        name = \"centre\"
+        to = \"hep_tls:hepgate.example.org:5657\"
+        ca = \"centre-ca.pem\"
+        certificate = \"probe.pem\"
+        key = \"probe.key\"
+        [[collector]]
         name = \"opensips\"
         to = \"hep_udp:192.0.2.7:5656\"";
     let hep_ids = "[proto_hep]
         hep_id = [\"[homer5] 192.0.2.8:9060; transport=udp; version=3\", \"[homer6] [2001:db8::8]:9060\"]";
     let least = parse(&format!("{hep_ids}{LEAST}{collectors}")).unwrap();
-    assert_eq!(least.collectors.len(), 4);
+    assert_eq!(least.collectors.len(), 5);
     assert_eq!(spelt_out.collectors[1..], least.collectors[..]);
     assert_eq!(spelt_out.tenants[0].matches.len(), 1);
 }
@@ -92,6 +98,32 @@ fn a_key_that_nobody_knows_is_an_error_at_every_level() {
 }
 
 #[test]
+fn every_key_that_is_known_stands_in_the_manual() {
+    // All keys that are commented out, and all examples.
+    let text = uncommented("# ");
+    let examples = uncommented("#   ");
+    let is_set = |key: &str| {
+        let sets = |line: &str| line.starts_with(&format!("{key} = "));
+        text.lines().any(sets) || examples.lines().any(sets)
+    };
+    let mut known = std::collections::BTreeSet::new();
+    for manual in [&text, &examples] {
+        for header in manual.lines().enumerate().filter(|(_, line)| line.starts_with('[')).map(|(index, _)| index) {
+            let mut lines: Vec<&str> = manual.lines().collect();
+            lines.insert(header + 1, "planted = 1");
+            let found = complaints(&lines.join("\n"));
+            let (_, keys) = found[0].split_once("unknown key; known here: ").unwrap();
+            known.extend(keys.split(", ").map(str::to_owned));
+        }
+    }
+    assert!(known.len() > 70, "{known:?}");
+    // Tables, which have headers instead.
+    let tables = ["match", "limits"];
+    let missing: Vec<&String> = known.iter().filter(|key| !tables.contains(&key.as_str()) && !is_set(key)).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
+#[test]
 fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
     let tcp = "[[listener]]\nname = \"tcp\"\nlisten = \"hep_tcp:127.0.0.1:1\"\n";
     let file = "[[collector]]\nname = \"c\"\nto = \"file:c\"\n";
@@ -105,6 +137,11 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         ("[proto_hep]\n", "hep_send_timeout", 1, 600_000),
         ("[proto_hep]\n", "hep_max_msg_chunks", 1, 65_535),
         ("[proto_hep]\n", "hep_async_max_postponed_chunks", 0, 1_000_000),
+        ("[proto_hep]\n", "hep_async", 0, 1),
+        ("[proto_hep]\n", "hep_async_local_connect_timeout", 0, 600_000),
+        ("[proto_hep]\n", "hep_async_local_write_timeout", 0, 600_000),
+        ("[proto_hep]\n", "hep_max_retries", 0, 65_535),
+        ("[proto_hep]\n", "hep_retry_cooldown", 1, 65_535),
         ("[proto_hep]\n", "hep_capture_id", 0, 65_535),
         ("[sandbox]\n", "slow_threads", 1, 256),
         ("[sandbox]\n", "slow_queue_batches", 1, 65_536),
@@ -118,6 +155,11 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         (file, "files_max", 0, 1_000_000),
         (to_tcp, "hep_send_timeout", 1, 600_000),
         (to_tcp, "hep_async_max_postponed_chunks", 0, 1_000_000),
+        (to_tcp, "hep_async", 0, 1),
+        (to_tcp, "hep_async_local_connect_timeout", 0, 600_000),
+        (to_tcp, "hep_async_local_write_timeout", 0, 600_000),
+        (to_tcp, "hep_max_retries", 0, 65_535),
+        (to_tcp, "hep_retry_cooldown", 1, 65_535),
         (to_udp, "hep_async_max_postponed_chunks", 0, 1_000_000),
         (limits, "memory_octets_max", 65_536, 1 << 30),
         (limits, "table_elements_max", 0, 1_000_000),
@@ -147,6 +189,7 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
     let tcp = "[[listener]]\nname = \"tcp\"\nlisten = \"hep_tcp:127.0.0.1:1\"\n";
     let file = "[[collector]]\nname = \"c\"\nto = \"file:c\"\n";
     let to_tcp = "[[collector]]\nname = \"c\"\nto = \"hep_tcp:c\"\n";
+    let to_tls = "[[collector]]\nname = \"c\"\nto = \"hep_tls:c\"\n";
     let filter = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n";
     let limits = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n[filter.limits]\n";
     for (table, key, below, least, most, above) in [
@@ -157,6 +200,7 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
         (file, "rotate_after", "999ms", "1s", "366d", "31622400001ms"),
         (to_tcp, "connect_timeout", "0s", "1ms", "1h", "3600001ms"),
         (to_tcp, "backoff_min", "0s", "1ms", "30s", "3600001ms"),
+        (to_tls, "handshake_timeout", "99ms", "100ms", "10m", "600001ms"),
         (to_tcp, "backoff_max", "99ms", "100ms", "1h", "3600001ms"),
         (filter, "tick", "", "0s", "1d", "86400001ms"),
         (limits, "fast_deadline", "0s", "1ms", "60s", "60001ms"),
@@ -254,6 +298,11 @@ hep_port = 9060
 hep_send_timeout = 250
 hep_max_msg_chunks = 7
 hep_async_max_postponed_chunks = 9
+hep_async = 0
+hep_async_local_connect_timeout = 3
+hep_async_local_write_timeout = 4
+hep_max_retries = 0
+hep_retry_cooldown = 60
 [[listener]]
 name = "a"
 listen = "hep_tcp:127.0.0.1"
@@ -269,23 +318,95 @@ name = "b"
 to = "hep_tcp:homer:1"
 hep_send_timeout = 251
 hep_async_max_postponed_chunks = 10
+hep_async = 1
+hep_async_local_connect_timeout = 30
+hep_async_local_write_timeout = 40
+hep_max_retries = 70
+hep_retry_cooldown = 600
 [[tenant]]
 name = "t"
 "#;
     let config = parse(text).unwrap();
     let chunks: Vec<u32> = config.listeners.iter().map(|listener| listener.stream.hep_max_msg_chunks).collect();
     assert_eq!((config.listeners[0].listen.port, chunks), (9_060, vec![7, 8]));
-    let streams: Vec<(u16, Duration, usize)> = config
+    let streams: Vec<StreamSettings> = config
         .collectors
         .iter()
         .map(|collector| match &collector.destination {
-            Destination::Tcp { to, stream } => {
-                (to.port, stream.hep_send_timeout, stream.hep_async_max_postponed_chunks)
+            Destination::Tcp { to, stream, .. } => {
+                assert_eq!(to.port, if collector.name == "a" { 9_060 } else { 1 });
+                *stream
             }
             other => panic!("{other:?}"),
         })
         .collect();
-    assert_eq!(streams, [(9_060, Duration::from_millis(250), 9), (1, Duration::from_millis(251), 10)]);
+    let a = StreamSettings {
+        hep_send_timeout: Duration::from_millis(250),
+        hep_async_max_postponed_chunks: 9,
+        hep_async: false,
+        hep_async_local_connect_timeout: Duration::from_millis(3),
+        hep_async_local_write_timeout: Duration::from_millis(4),
+        hep_max_retries: 0,
+        hep_retry_cooldown: Duration::from_secs(60),
+        // Not of proto_hep.
+        ..streams[0]
+    };
+    let b = StreamSettings {
+        hep_send_timeout: Duration::from_millis(251),
+        hep_async_max_postponed_chunks: 10,
+        hep_async: true,
+        hep_async_local_connect_timeout: Duration::from_millis(30),
+        hep_async_local_write_timeout: Duration::from_millis(40),
+        hep_max_retries: 70,
+        hep_retry_cooldown: Duration::from_secs(600),
+        ..streams[0]
+    };
+    assert_eq!(streams, [a, b]);
+}
+
+#[test]
+fn proto_hep_s_parameters_have_the_defaults_of_the_module() {
+    let text = "[[collector]]\nname = \"c\"\nto = \"hep_tcp:homer\"\n";
+    let config = parse(&format!("{LEAST}{text}")).unwrap();
+    let Destination::Tcp { to, stream, .. } = &config.collectors[0].destination else { panic!("{config:?}") };
+    assert_eq!(to.port, 5_656);
+    let milliseconds = [
+        stream.hep_send_timeout,
+        stream.hep_async_local_connect_timeout,
+        stream.hep_async_local_write_timeout,
+        stream.hep_retry_cooldown,
+    ];
+    assert_eq!(milliseconds.map(|time| time.as_millis()), [100, 100, 10, 3_600_000]);
+    assert_eq!((stream.hep_async, stream.hep_async_max_postponed_chunks, stream.hep_max_retries), (true, 32, 5));
+    assert_eq!((config.listeners[0].stream.hep_max_msg_chunks, config.proto_hep.hep_capture_id), (32, 1));
+}
+
+#[test]
+fn the_tls_of_a_collector_is_checked_as_far_as_it_can_be_without_its_files() {
+    let with = |more: &str| parse(&format!("{LEAST}[[collector]]\nname = \"c\"\nto = \"hep_tls:{more}\n"));
+    let tls = |more: &str| match with(more).unwrap().collectors.remove(0).destination {
+        Destination::Tcp { tls: Some(tls), .. } => *tls,
+        other => panic!("{other:?}"),
+    };
+    let plain = tls("homer.example.org\"");
+    assert_eq!((plain.ca, plain.own, plain.server_name.as_str()), (None, None, "homer.example.org"));
+    assert_eq!(tls("[2001:db8::1]:1\"").server_name, "2001:db8::1");
+    let full = tls("192.0.2.1\"\nca = \"ca.pem\"\ncertificate = \"/c.pem\"\nkey = \"k\"\nserver_name = \"homer\"");
+    assert_eq!((full.ca.as_deref(), full.server_name.as_str()), (Some(Path::new("/folder/ca.pem")), "homer"));
+    let own = full.own.unwrap();
+    assert_eq!((own.certificate.as_path(), own.key.as_path()), (Path::new("/c.pem"), Path::new("/folder/k")));
+    for (more, expected) in [
+        ("homer\"\nkey = \"k\"", "certificate and key belong together: both, or neither"),
+        ("homer\"\ncertificate = \"c\"", "certificate and key belong together: both, or neither"),
+        ("homer\"\nserver_name = \"two words\"", "\"two words\" is no name or address that a certificate has"),
+        ("homer\"\ntls_min_version = \"1.1\"", "\"1.1\" is not one of \"1.2\", \"1.3\""),
+    ] {
+        let found = with(more).unwrap_err();
+        assert_eq!((found.len(), found[0].text.as_str()), (1, expected), "{found:?}");
+    }
+    // What is TLS's is unknown without it.
+    let plain = parse(&format!("{LEAST}[[collector]]\nname = \"c\"\nto = \"hep_tcp:c\"\nca = \"x\"\n")).unwrap_err();
+    assert!(plain[0].text.starts_with("unknown key"), "{plain:?}");
 }
 
 #[test]
@@ -369,7 +490,7 @@ fn what_is_wrong_with_a_hep_id_is_told_at_its_place() {
 hep_id = [
   "[homer] 10.0.0.1:9060; transport=udp",
   "[homer] 10.0.0.2:9060",
-  "[tls] 10.0.0.3; transport=tls", 7,
+  "[tls] 10.0.0.3; transport=tls; version=2", 7,
   "[two words] 10.0.0.4",
   "[] 10.0.0.4", "[last] ::1",
   "[old] 10.0.0.5; transport=tcp; version=1", "[table] 10.0.0.6",
@@ -380,8 +501,8 @@ to = "file:f"
 "#;
     let expected = [
         "4:3: proto_hep.hep_id[1]: another [[collector]] is named \"homer\"",
-        "5:3: proto_hep.hep_id[2]: transport=tls: TLS is not there yet",
-        "5:36: proto_hep.hep_id[3]: a text in quotes is wanted, not a whole number",
+        "5:3: proto_hep.hep_id[2]: transport=tls takes version 3 only; version 2 goes over udp",
+        "5:47: proto_hep.hep_id[3]: a text in quotes is wanted, not a whole number",
         "6:3: proto_hep.hep_id[4]: \"two words\" is not a name",
         "7:3: proto_hep.hep_id[5]: \"\" is not a name",
         "7:18: proto_hep.hep_id[6]: \"::1\": an IPv6 address stands in brackets",

@@ -1,6 +1,8 @@
 //! The integration tests, in one binary so that they link once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may; .clippy.toml does not reach helper functions")]
 
+/// What is done in the background and what waits: `hep_async`, its local timeouts, retries and cool-down.
+mod asynchronous;
 /// Captures of every kind give the packets that are in them.
 mod capture;
 /// Several filters in a row: the callback rule, the two lanes, ticks and sending.
@@ -46,6 +48,8 @@ mod support;
 mod tidy;
 /// TLS: who is let in, certificates that change, and what is no TLS.
 mod tls;
+/// TLS to collectors: whom we trust, who we say that we are, and what becomes of packets.
+mod tls_out;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.

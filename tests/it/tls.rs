@@ -1,59 +1,21 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rcgen::date_time_ymd;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::corpus;
 use crate::support::PATIENCE;
+use crate::support::certificates::{Authority, write};
 use crate::support::gateway::{Gateway, HEPGATE};
 use crate::support::peers::UdpSink;
 use crate::support::settings::{collector, packet};
 
 const CLOSED: &str = "hepgate_listener_closed_connections_total";
-
-/// An authority, and what it signs.
-struct Authority(CertifiedIssuer<'static, KeyPair>);
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
-    }
-
-    fn pem(&self) -> String {
-        self.0.pem()
-    }
-
-    /// Certificate and key for a name, as PEM.
-    fn sign(&self, name: &str) -> (String, String) {
-        self.sign_with(name, |_| {})
-    }
-
-    fn sign_with(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) -> (String, String) {
-        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        change(&mut params);
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.0).unwrap();
-        (certificate.pem(), key.serialize_pem())
-    }
-}
-
-fn write(folder: &Path, name: &str, (certificate, key): &(String, String)) {
-    // Renamed into place, as those do who renew certificates.
-    for (ending, text) in [("pem", certificate), ("key", key)] {
-        let beside = folder.join(format!("{name}.{ending}.new"));
-        std::fs::write(&beside, text).unwrap();
-        std::fs::rename(&beside, folder.join(format!("{name}.{ending}"))).unwrap();
-    }
-}
 
 const LISTENER: &str = r#"
 [[listener]]

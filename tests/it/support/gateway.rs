@@ -46,6 +46,11 @@ impl Gateway {
 
     /// The same, with other lines in `[gateway]`.
     pub(crate) fn start_with(folder: TempDir, gateway: &str, config: &str) -> Self {
+        Self::start_as(folder, gateway, config, |_| {})
+    }
+
+    /// The same, as a process that `change` has prepared.
+    pub(crate) fn start_as(folder: TempDir, gateway: &str, config: &str, change: impl FnOnce(&mut Command)) -> Self {
         let path = folder.path().join("hepgate.toml");
         let cache = folder.path().join("cache");
         let text = format!(
@@ -54,14 +59,11 @@ impl Gateway {
             cache.display()
         );
         std::fs::write(&path, text).unwrap();
-        let mut child = Command::new(HEPGATE)
-            .args(["run", "--config"])
-            .arg(&path)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = Command::new(HEPGATE);
+        command.args(["run", "--config"]).arg(&path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        change(&mut command);
+        let mut child = command.spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (theirs, stderr) = (Arc::clone(&lines), child.stderr.take().unwrap());
         let reader = std::thread::spawn(move || {

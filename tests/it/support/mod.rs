@@ -2,6 +2,7 @@
 
 pub(crate) mod bench;
 pub(crate) mod captures;
+pub(crate) mod certificates;
 pub(crate) mod gateway;
 pub(crate) mod guest;
 pub(crate) mod peers;

@@ -2,8 +2,15 @@
 
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use super::PATIENCE;
+use super::certificates::Authority;
 
 /// An agent that sends over UDP.
 pub(crate) fn udp_agent(to: SocketAddr) -> UdpSocket {
@@ -71,6 +78,124 @@ impl TcpSink {
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
+    }
+}
+
+/// A stream in TLS, as the collector has it.
+pub(crate) type TlsStream = StreamOwned<ServerConnection, TcpStream>;
+
+/// A collector that takes connections in TLS.
+pub(crate) struct TlsSink {
+    plain: TcpSink,
+    config: Arc<ServerConfig>,
+}
+
+impl TlsSink {
+    /// It shows that certificate and, if there is one, wants ours signed by that authority.
+    pub(crate) fn new(
+        (certificate, key): &(String, String),
+        client_authority: Option<&Authority>,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> Self {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions).unwrap();
+        let builder = match client_authority {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        Self { plain: TcpSink::new(), config: Arc::new(builder.with_single_cert(chain, key).unwrap()) }
+    }
+
+    /// The same, at the same address, with another certificate.
+    pub(crate) fn with_certificate(self, pair: &(String, String)) -> Self {
+        Self { plain: self.plain, ..Self::new(pair, None, &[&rustls::version::TLS12, &rustls::version::TLS13]) }
+    }
+
+    /// As a collector's `to`.
+    pub(crate) fn to(&self) -> String {
+        self.plain.to().replace("hep_tcp:", "hep_tls:")
+    }
+
+    /// The next connection, whose handshake is done.
+    ///
+    /// # Errors
+    /// The handshake failed.
+    pub(crate) fn accept(&self) -> std::io::Result<TlsStream> {
+        let mut stream = self.plain.accept();
+        let mut connection = ServerConnection::new(Arc::clone(&self.config)).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut stream)?;
+        }
+        Ok(StreamOwned::new(connection, stream))
+    }
+}
+
+/// An address at which nobody listens, and that nobody else takes meanwhile.
+pub(crate) struct Nobody {
+    reserved: socket2::Socket,
+}
+
+impl Nobody {
+    pub(crate) fn new() -> Self {
+        Self { reserved: Self::socket("127.0.0.1:0".parse().unwrap()) }
+    }
+
+    fn socket(address: SocketAddr) -> socket2::Socket {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_reuse_port(true).unwrap();
+        socket.bind(&address.into()).unwrap();
+        socket
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.reserved.local_addr().unwrap().as_socket().unwrap()
+    }
+
+    /// As a collector's `to`.
+    pub(crate) fn to(&self) -> String {
+        format!("hep_tcp:{}", self.address())
+    }
+
+    /// Somebody listens there from now on.
+    pub(crate) fn come(&self) -> TcpSink {
+        let socket = Self::socket(self.address());
+        socket.listen(16).unwrap();
+        TcpSink { listener: socket.into() }
+    }
+}
+
+/// A peer whose system lets nobody connect, and says nothing.
+pub(crate) struct Silence {
+    listener: TcpListener,
+    _queued: Vec<TcpStream>,
+}
+
+impl Silence {
+    pub(crate) fn new() -> Self {
+        let socket = Nobody::socket("127.0.0.1:0".parse().unwrap());
+        socket.listen(0).unwrap();
+        let listener: TcpListener = socket.into();
+        let address = listener.local_addr().unwrap();
+        let mut queued = Vec::new();
+        // Until its queue is full.
+        while let Ok(stream) = TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)) {
+            queued.push(stream);
+            assert!(queued.len() < 10, "the queue never fills");
+        }
+        Self { listener, _queued: queued }
+    }
+
+    /// As a collector's `to`.
+    pub(crate) fn to(&self) -> String {
+        format!("hep_tcp:{}", self.listener.local_addr().unwrap())
     }
 }
 

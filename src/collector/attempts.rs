@@ -1,0 +1,123 @@
+//! When to connect again. No clock in it.
+
+use std::time::Duration;
+
+use crate::config::StreamSettings;
+use crate::pace::Backoff;
+
+/// Attempts to connect to one collector: the waits between them double, and after `hep_max_retries` of them that failed
+/// in a row the collector is left alone for `hep_retry_cooldown`.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    backoff: Backoff,
+    failed: u32,
+    failed_max: u32,
+    cooldown: Duration,
+}
+
+/// What comes after an attempt that failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// Another one, after that time.
+    Again(Duration),
+    /// None for a longer time.
+    CoolDown(Duration),
+}
+
+impl Next {
+    pub(super) const fn wait(self) -> Duration {
+        match self {
+            Self::Again(wait) | Self::CoolDown(wait) => wait,
+        }
+    }
+}
+
+impl Attempts {
+    pub(super) const fn new(settings: &StreamSettings) -> Self {
+        Self {
+            backoff: Backoff::new(settings.backoff_min, settings.backoff_max),
+            failed: 0,
+            failed_max: settings.hep_max_retries,
+            cooldown: settings.hep_retry_cooldown,
+        }
+    }
+
+    /// No connection could be made. `dice`: as in [`Backoff::fail`].
+    pub(super) fn fail(&mut self, dice: u32) -> Next {
+        self.failed = self.failed.saturating_add(1);
+        if self.failed_max > 0 && self.failed >= self.failed_max {
+            self.failed = 0;
+            self.backoff.succeed();
+            return Next::CoolDown(self.cooldown);
+        }
+        Next::Again(self.backoff.fail(dice))
+    }
+
+    /// A connection was made.
+    pub(super) const fn succeed(&mut self) {
+        self.failed = 0;
+    }
+
+    /// A connection is gone. One that was there for a while lets the waits begin anew; a collector that takes
+    /// connections only to close them is asked ever more seldom.
+    pub(super) fn lose(&mut self, was_there: Duration, dice: u32) -> Duration {
+        if was_there >= FIRM_AFTER {
+            self.backoff.succeed();
+        }
+        self.backoff.fail(dice)
+    }
+}
+
+/// A connection that is there for so long is one to build on.
+const FIRM_AFTER: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn attempts(hep_max_retries: u32) -> Attempts {
+        Attempts {
+            backoff: Backoff::new(SECOND, 4 * SECOND),
+            failed: 0,
+            failed_max: hep_max_retries,
+            cooldown: 3_600 * SECOND,
+        }
+    }
+
+    #[test]
+    fn after_as_many_failures_as_there_may_be_comes_the_cool_down_and_then_as_many_again() {
+        let mut attempts = attempts(3);
+        for _ in 0..3 {
+            assert_eq!(attempts.fail(0), Next::Again(SECOND));
+            assert_eq!(attempts.fail(0), Next::Again(2 * SECOND));
+            assert_eq!(attempts.fail(0), Next::CoolDown(3_600 * SECOND));
+        }
+    }
+
+    #[test]
+    fn a_connection_in_between_begins_the_count_anew() {
+        let mut attempts = attempts(2);
+        for _ in 0..5 {
+            assert!(matches!(attempts.fail(0), Next::Again(_)));
+            attempts.succeed();
+        }
+    }
+
+    #[test]
+    fn with_0_retries_there_is_no_cool_down() {
+        let mut attempts = attempts(0);
+        for _ in 0..1_000 {
+            assert!(matches!(attempts.fail(0), Next::Again(_)));
+        }
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_at_once_is_made_ever_more_seldom() {
+        let mut attempts = attempts(5);
+        let brief = Duration::from_millis(999);
+        assert_eq!([1, 2, 4, 4].map(|_| attempts.lose(brief, 0)), [1, 2, 4, 4].map(|n| n * SECOND));
+        assert_eq!(attempts.lose(SECOND, 0), SECOND);
+    }
+}
