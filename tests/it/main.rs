@@ -38,7 +38,7 @@ mod mutate;
 mod quirks;
 /// `hepgate send` brings a capture to a collector.
 mod send;
-/// Real senders reach a file through the gateway, and real readers open it.
+/// Real senders reach a file through the gateway, real readers open it, and real collectors take what it sends.
 mod senders;
 /// What the gateway says when it starts, or does not, and when it ends.
 mod startup;

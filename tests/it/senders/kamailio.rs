@@ -5,7 +5,7 @@ use std::process::Command;
 
 use hepgate::wire::{ChunkId, PayloadType, Version};
 
-use super::program::{Program, free_port};
+use super::program::{Program, await_udp_port, free_port};
 use super::{Arrived, Rig};
 use crate::support::PATIENCE;
 
@@ -63,20 +63,6 @@ fn ask(socket: &UdpSocket, number: usize) -> String {
     request
 }
 
-fn await_kamailio(socket: &UdpSocket, kamailio: &mut Program) {
-    let start = std::time::Instant::now();
-    socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
-    // Not SIP, so it is not traced; but the system says whether the port is there.
-    while socket.send(b"\r\n\r\n").is_err()
-        || socket.recv(&mut [0; 16]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-    {
-        kamailio.assert_running();
-        assert!(start.elapsed() < PATIENCE, "Kamailio is never ready\n{}", kamailio.said());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-}
-
 fn traces(version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
     let rig = Rig::start();
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +75,8 @@ fn traces(version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
     let mut kamailio = Program::start(&mut command, folder.path());
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.connect(("127.0.0.1", port)).unwrap();
-    await_kamailio(&socket, &mut kamailio);
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    await_udp_port(port, || kamailio.assert_running());
     let requests = (1..=REQUESTS).map(|number| ask(&socket, number)).collect();
     let for_each = if version == 3 { 2 } else { 1 };
     (rig.finish(REQUESTS * for_each), requests)

@@ -1,13 +1,16 @@
 //! Needs the programs of `tests/packages`, so a plain `cargo test` leaves them out; `tests/run` runs them. A
 //! program that is missing then is a failure.
 
+mod hep_js;
 mod kamailio;
 mod program;
 mod readers;
 mod rtpengine;
+mod sipcapture;
 mod sipgrep;
 mod sngrep;
 mod tap;
+mod tls_peers;
 
 use std::path::{Path, PathBuf};
 

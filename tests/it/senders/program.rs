@@ -1,7 +1,8 @@
 //! A program that a test starts, and that ends with it.
 
+use std::fs::File;
 use std::net::{TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
@@ -10,20 +11,36 @@ use crate::support::PATIENCE;
 pub(super) struct Program {
     child: Child,
     log: PathBuf,
+    /// Its standard output, if that is kept apart.
+    output: Option<PathBuf>,
 }
 
 impl Program {
     /// Starts it; what it says goes into a file of that folder.
-    pub(super) fn start(command: &mut Command, folder: &std::path::Path) -> Self {
+    pub(super) fn start(command: &mut Command, folder: &Path) -> Self {
         let log = folder.join("program.log");
-        let out = std::fs::File::create(&log).unwrap();
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(out.try_clone().unwrap())
-            .stderr(out)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs it"));
-        Self { child, log }
+        let out = File::create(&log).unwrap();
+        let child = Self::spawn(command.stdin(Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out));
+        Self { child, log, output: None }
+    }
+
+    /// The same, with what it writes to its standard output in a file by itself, and a standard input that does not
+    /// end: OpenSSL's server ends with it.
+    pub(super) fn start_apart(command: &mut Command, folder: &Path) -> Self {
+        let (log, output) = (folder.join("program.log"), folder.join("program.out"));
+        command.stdin(Stdio::piped()).stdout(File::create(&output).unwrap()).stderr(File::create(&log).unwrap());
+        let child = Self::spawn(command);
+        Self { child, log, output: Some(output) }
+    }
+
+    fn spawn(command: &mut Command) -> Child {
+        let child = command.spawn();
+        child.unwrap_or_else(|error| panic!("{command:?}: {error}; tests/run installs it"))
+    }
+
+    /// What it wrote, if that is kept apart.
+    pub(super) fn octets(&self) -> Vec<u8> {
+        std::fs::read(self.output.as_ref().unwrap()).unwrap()
     }
 
     /// Waits until it is done, and gives what it said.
@@ -75,5 +92,21 @@ pub(super) fn free_port() -> u16 {
         if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// Waits until somebody has that port of UDP; `check` may find that nobody ever will. What is sent is nothing to anybody.
+pub(super) fn await_udp_port(port: u16, mut check: impl FnMut()) {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", port)).unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_millis(100))).unwrap();
+    let start = Instant::now();
+    // Loopback says at once if nobody is there.
+    while socket.send(b"\r\n\r\n").is_err()
+        || socket.recv(&mut [0; 16]).is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+    {
+        check();
+        assert!(start.elapsed() < PATIENCE, "nobody ever takes port {port}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }

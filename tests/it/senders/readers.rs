@@ -4,9 +4,11 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use super::program::Program;
+use super::program::{Program, await_udp_port, free_port};
 use super::{Arrived, Rig, sip_call};
 use crate::support::PATIENCE;
+use crate::support::gateway::Gateway;
+use crate::support::settings::{BOTH_LISTENERS, collector};
 
 /// What tshark says of every SIP message in a capture: who asks or answers what, in which call, from where, when.
 fn tshark(capture: &Path) -> Vec<String> {
@@ -52,6 +54,11 @@ fn tshark_sees_in_our_capture_what_it_sees_in_the_one_that_was_sent() {
 
 /// What a terminal of 160 columns shows, once it shows all of these.
 fn screen_with(program: &str, wanted: &[&str]) -> String {
+    screen_after(program, wanted, || {})
+}
+
+/// The same, after something was done while the program runs.
+fn screen_after(program: &str, wanted: &[&str], act: impl FnOnce()) -> String {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("tmux");
     let tmux = |arguments: &[&str]| {
@@ -62,6 +69,7 @@ fn screen_with(program: &str, wanted: &[&str]) -> String {
     tmux(&["new-session", "-d", "-x", "160", "-y", "40", &format!("exec {program}")]);
     let pid = tmux(&["display-message", "-p", "#{pane_pid}"]);
     let pid = nix::unistd::Pid::from_raw(pid.trim().parse().expect("the terminal has no program"));
+    act();
     let start = Instant::now();
     let shown = loop {
         let shown = tmux(&["capture-pane", "-p"]);
@@ -88,4 +96,33 @@ fn sngrep_shows_the_calls_of_our_capture() {
     let calls = shown.lines().filter(|line| line.contains("INVITE") && line.contains("COMPLETED")).count();
     assert_eq!(calls, 2, "{shown}");
     assert!(shown.contains("127.0.0.1:15060") && shown.contains("127.0.0.1:15061"), "{shown}");
+}
+
+/// As the collector, which gets SIP of a capture that came to us as HEP2 and leaves as HEP3, and the other way round.
+#[test]
+#[ignore = "needs sngrep and tmux; tests/run runs it"]
+fn sngrep_shows_the_calls_that_we_send() {
+    for (came, leaves) in [("2", "3"), ("3", "2")] {
+        let port = free_port();
+        let to = collector("out", &format!("hep_udp:127.0.0.1:{port}"));
+        let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
+        let version = format!("version = \"{leaves}\"\n");
+        let gateway = Gateway::start(&[BOTH_LISTENERS, &to, &version, route].concat());
+        let settings = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(settings.path(), format!("set eep.listen.version {leaves}\n")).unwrap();
+        let program = format!("sngrep -f '{}' -L udp:127.0.0.1:{port}", settings.path().display());
+        let wanted = ["INVITE", "sipp@127.0.0.1", "service@127.0.0.1", "COMPLETED"];
+        let shown = screen_after(&program, &wanted, || {
+            await_udp_port(port, || {});
+            let folder = tempfile::tempdir().unwrap();
+            let mut command = Command::new(crate::support::gateway::HEPGATE);
+            command.arg("send").arg("--read").arg(sip_call()).args(["--pace", "max", "--as", came]);
+            command.arg("--to").arg(format!("udp:{}", gateway.listener("udp")));
+            Program::start(&mut command, folder.path()).finish();
+        });
+        let calls = shown.lines().filter(|line| line.contains("INVITE") && line.contains("COMPLETED")).count();
+        assert_eq!(calls, 2, "{shown}");
+        assert!(shown.contains("127.0.0.1:15060") && shown.contains("127.0.0.1:15061"), "{shown}");
+        gateway.stop();
+    }
 }
