@@ -102,8 +102,8 @@ pub struct Log {
     pub json: bool,
 }
 
-/// The parameters of `proto_hep`, which listeners and collectors may override.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The parameters of `proto_hep`, some of which listeners and collectors may override.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProtoHep {
     /// Port of an address that names none.
     pub hep_port: u16,
@@ -125,6 +125,12 @@ pub struct ProtoHep {
     pub hep_retry_cooldown: Duration,
     /// Agent id in what we pack.
     pub hep_capture_id: u16,
+    /// Whether the parts of a payload that filters make stand in a row, as for HOMER 5, or in a JSON object.
+    pub homer5_on: bool,
+    /// What stands between them in a row.
+    pub homer5_delim: String,
+    /// Whether payloads that filters make leave compressed, in zlib.
+    pub compressed_payload: bool,
 }
 
 /// What all filters share.
@@ -154,6 +160,9 @@ impl Default for ProtoHep {
             hep_max_retries: 5,
             hep_retry_cooldown: Duration::from_secs(3_600),
             hep_capture_id: 1,
+            homer5_on: true,
+            homer5_delim: ":".to_owned(),
+            compressed_payload: false,
         }
     }
 }
@@ -311,13 +320,16 @@ fn read_proto_hep(section: &mut Section<'_, '_>) -> ProtoHep {
         hep_port: narrow(section.whole("hep_port", default.hep_port.into(), 1..=65_535)),
         hep_send_timeout: hep_send_timeout(section, default.hep_send_timeout),
         hep_max_msg_chunks: hep_max_msg_chunks(section, default.hep_max_msg_chunks),
-        hep_async: hep_async(section, default.hep_async),
+        hep_async: switch(section, "hep_async", default.hep_async),
         hep_async_local_connect_timeout: milliseconds(section, "hep_async_local_connect_timeout", connect),
         hep_async_local_write_timeout: milliseconds(section, "hep_async_local_write_timeout", write),
         hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(section, postponed),
         hep_max_retries: hep_max_retries(section, default.hep_max_retries),
         hep_retry_cooldown: hep_retry_cooldown(section, default.hep_retry_cooldown),
         hep_capture_id: narrow(section.whole("hep_capture_id", default.hep_capture_id.into(), 0..=65_535)),
+        homer5_on: switch(section, "homer5_on", default.homer5_on),
+        homer5_delim: homer5_delim(section, default.homer5_delim),
+        compressed_payload: switch(section, "compressed_payload", default.compressed_payload),
     }
 }
 
@@ -334,8 +346,20 @@ fn whole_milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn hep_async(section: &mut Section<'_, '_>, default: bool) -> bool {
-    section.whole("hep_async", default.into(), 0..=1) == 1
+/// 0 or 1, as OpenSIPS writes them.
+fn switch(section: &mut Section<'_, '_>, key: &'static str, default: bool) -> bool {
+    section.whole(key, default.into(), 0..=1) == 1
+}
+
+/// Octets of the text between two parts of a payload.
+const DELIMITER_OCTETS_MAX: usize = 64;
+
+fn homer5_delim(section: &mut Section<'_, '_>, default: String) -> String {
+    let Some(Placed { value, place }) = section.text("homer5_delim") else { return default };
+    if value.len() > DELIMITER_OCTETS_MAX {
+        section.complain(&place, format!("{} octets are more than {DELIMITER_OCTETS_MAX}", value.len()));
+    }
+    value
 }
 
 /// 16 bits, as in the module.

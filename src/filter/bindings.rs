@@ -6,7 +6,7 @@ wasmtime::component::bindgen!({
     imports: { default: trappable },
     with: {
         "hep:filter/packets.batch": crate::filter::state::BatchHandle,
-        "hep:filter/packing.packet": crate::filter::state::MadePacket,
+        "hep:filter/packing.packet": crate::filter::made::MadePacket,
         "hep:filter/sending.collector": crate::filter::state::OpenCollector,
     },
 });

@@ -14,7 +14,7 @@ use super::engine::Host;
 use super::fault::Fault;
 use super::instance::Instance;
 use super::state::{Call, Grant, LogLine, Memory, State};
-use crate::config::{Limits, SecretError};
+use crate::config::{Limits, ProtoHep, SecretError};
 use crate::wire::CapturedAt;
 
 /// The package of our interfaces, and the version that this host speaks.
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Filter {
 struct Settings {
     limits: Limits,
     config: Arc<BTreeMap<String, String>>,
-    agent_id: u32,
+    proto_hep: Arc<ProtoHep>,
     listeners: Arc<[String]>,
 }
 
@@ -134,14 +134,14 @@ pub enum Unfit {
 impl Host {
     /// Reads, checks and compiles the filter's component. Nothing of it runs yet.
     ///
-    /// `agent_id` (`hep_capture_id`) is who captured what the filter makes; `listeners` are the listeners' names.
+    /// `proto_hep` is how what the filter makes is packed; `listeners` are the listeners' names.
     ///
     /// # Errors
     /// [`LoadError`], in one sentence.
     pub fn load(
         &self,
         filter: &crate::config::Filter,
-        agent_id: u32,
+        proto_hep: &ProtoHep,
         listeners: Arc<[String]>,
     ) -> Result<Arc<Filter>, LoadError> {
         let name = filter.name.clone();
@@ -165,7 +165,12 @@ impl Host {
         let prepared = self.prepare(&component, !stubs.is_empty()).map_err(unfit)?;
         let tick = component.get_export_index(None, TICKER);
         let tick = tick.and_then(|ticker| component.get_export_index(Some(&ticker), "on-tick"));
-        let settings = Settings { limits: filter.limits.clone(), config: Arc::new(config), agent_id, listeners };
+        let settings = Settings {
+            limits: filter.limits.clone(),
+            config: Arc::new(config),
+            proto_hep: Arc::new(proto_hep.clone()),
+            listeners,
+        };
         let octets = wasm.len();
         Ok(Arc::new(Filter { host: self.clone(), name, sha256, octets, stubs, prepared, tick, settings }))
     }
@@ -256,12 +261,12 @@ impl Filter {
     }
 
     pub(super) fn new_state(&self, grants: Arc<[Grant]>) -> State {
-        let Settings { limits, config, agent_id, listeners } = self.settings.clone();
+        let Settings { limits, config, proto_hep, listeners } = self.settings.clone();
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(limits.handles_max);
         let memory = Memory::new(&limits);
         let ticker = Arc::clone(&self.host.ticker);
-        State { limits, config, grants, agent_id, listeners, resources, memory, ticker, call: Call::default() }
+        State { limits, config, grants, proto_hep, listeners, resources, memory, ticker, call: Call::default() }
     }
 }
 

@@ -21,6 +21,7 @@ mod engine;
 mod fault;
 mod host;
 mod instance;
+mod made;
 mod state;
 mod ticker;
 mod work;

@@ -12,9 +12,9 @@ use super::fault::{LimitPassed, Misuse, Refused};
 use super::instance::Sent;
 use super::ticker::Ticker;
 use super::work::Work;
-use crate::config::{CollectorId, Limits};
+use crate::config::{CollectorId, Limits, ProtoHep};
 use crate::message::{Backlog, Received};
-use crate::wire::{CapturedAt, Draft, Head, Pack, Packet};
+use crate::wire::{CapturedAt, Draft, Head, Packet};
 
 /// A collector that a filter may open.
 #[derive(Clone, Debug)]
@@ -51,11 +51,6 @@ pub struct LogLine {
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
 pub struct BatchHandle;
 
-/// A packet that the guest makes.
-#[derive(Clone, Debug)]
-#[expect(unreachable_pub, reason = "the generated bindings re-export it")]
-pub struct MadePacket(pub(super) Pack);
-
 /// A collector that the guest opened: its place among the grants.
 #[derive(Clone, Copy, Debug)]
 #[expect(unreachable_pub, reason = "the generated bindings re-export it")]
@@ -69,8 +64,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     pub(super) config: Arc<BTreeMap<String, String>>,
     pub(super) grants: Arc<[Grant]>,
-    /// `hep_capture_id`: who captured what the filter makes.
-    pub(super) agent_id: u32,
+    /// How what the filter makes is packed.
+    pub(super) proto_hep: Arc<ProtoHep>,
     /// Names of the listeners, for `sender`.
     pub(super) listeners: Arc<[String]>,
     pub(super) resources: ResourceTable,

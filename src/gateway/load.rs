@@ -50,7 +50,7 @@ pub fn check(config: &Config) -> Vec<String> {
 
 fn load_one(config: &Config, host: &Host, filter: &FilterConfig) -> Result<Arc<Filter>, GatewayError> {
     let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
-    let loaded = host.load(filter, config.proto_hep.hep_capture_id.into(), listeners)?;
+    let loaded = host.load(filter, &config.proto_hep, listeners)?;
     try_out(config, filter, &loaded)?;
     Ok(loaded)
 }

@@ -1,7 +1,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hepgate::config::{CollectorId, Complaint, Config, ConfigError, ConfigValue, Destination, OnError, StreamSettings};
+use hepgate::config::{
+    CollectorId, Complaint, Config, ConfigError, ConfigValue, Destination, OnError, ProtoHep, StreamSettings,
+};
 
 /// What every configuration needs.
 const LEAST: &str = "
@@ -34,7 +36,8 @@ fn uncommented(prefix: &str) -> String {
 }
 
 fn is_key(line: &str) -> bool {
-    line.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    line.split_once(" = ")
+        .is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'))
 }
 
 fn is_header(line: &str) -> bool {
@@ -143,6 +146,8 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         ("[proto_hep]\n", "hep_max_retries", 0, 65_535),
         ("[proto_hep]\n", "hep_retry_cooldown", 1, 65_535),
         ("[proto_hep]\n", "hep_capture_id", 0, 65_535),
+        ("[proto_hep]\n", "homer5_on", 0, 1),
+        ("[proto_hep]\n", "compressed_payload", 0, 1),
         ("[sandbox]\n", "slow_threads", 1, 256),
         ("[sandbox]\n", "slow_queue_batches", 1, 65_536),
         ("[sandbox]\n", "stack_octets_max", 65_536, 1_048_576),
@@ -379,6 +384,16 @@ fn proto_hep_s_parameters_have_the_defaults_of_the_module() {
     assert_eq!(milliseconds.map(|time| time.as_millis()), [100, 100, 10, 3_600_000]);
     assert_eq!((stream.hep_async, stream.hep_async_max_postponed_chunks, stream.hep_max_retries), (true, 32, 5));
     assert_eq!((config.listeners[0].stream.hep_max_msg_chunks, config.proto_hep.hep_capture_id), (32, 1));
+    let ProtoHep { homer5_on, homer5_delim, compressed_payload, .. } = &config.proto_hep;
+    assert_eq!((*homer5_on, homer5_delim.as_str(), *compressed_payload), (true, ":", false));
+}
+
+#[test]
+fn the_delimiter_of_homer_5_has_any_64_octets_and_no_more() {
+    let with = |octets: usize| parse(&format!("[proto_hep]\nhomer5_delim = \"{}\"\n{LEAST}", "#".repeat(octets)));
+    assert_eq!(with(64).unwrap().proto_hep.homer5_delim.len(), 64);
+    assert_eq!(with(0).unwrap().proto_hep.homer5_delim, "");
+    assert_eq!(with(65).unwrap_err()[0].text, "65 octets are more than 64");
 }
 
 #[test]

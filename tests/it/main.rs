@@ -50,6 +50,8 @@ mod tidy;
 mod tls;
 /// TLS to collectors: whom we trust, who we say that we are, and what becomes of packets.
 mod tls_out;
+/// The verbs of `proto_hep` and of its trace API, as a filter has them.
+mod verbs;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.

@@ -6,7 +6,9 @@ use super::super::bindings::hep::filter::packets::{Host, HostBatch, Scalars, Sen
 use super::super::bindings::hep::filter::types::{self, EditError};
 use super::super::fault::Misuse;
 use super::super::state::{BatchHandle, State, View};
-use super::{chunk_id, from_wit_endpoint, narrow, to_wit_address, to_wit_edit_error, to_wit_endpoint};
+use super::{
+    body_of, chunk_id, from_wit_endpoint, narrow, to_wit_address, to_wit_edit_error, to_wit_endpoint, value_of,
+};
 use crate::wire::{CapturedAt, ChunkId, Draft, Payload, PayloadType};
 
 /// Bits of `scalars.marks`.
@@ -57,6 +59,18 @@ impl HostBatch for State {
     fn chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId) -> wasmtime::Result<Option<Vec<u8>>> {
         self.check_batch(&batch)?;
         self.body_of(index, chunk_id(id))
+    }
+
+    fn chunk_value(
+        &mut self,
+        batch: Handle,
+        index: u32,
+        id: types::ChunkId,
+        form: types::ChunkForm,
+    ) -> Edited<Option<types::ChunkValue>> {
+        self.check_batch(&batch)?;
+        let body = self.body_of(index, chunk_id(id))?;
+        Ok(body.map(|body| value_of(body, form)).transpose())
     }
 
     fn chunks(&mut self, batch: Handle, index: u32) -> wasmtime::Result<Vec<types::Chunk>> {
@@ -112,6 +126,10 @@ impl HostBatch for State {
 
     fn set_chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId, body: Vec<u8>) -> Edited {
         self.edit(&batch, index, body.len(), |draft| draft.set_chunk(chunk_id(id), &body))
+    }
+
+    fn set_chunk_value(&mut self, batch: Handle, index: u32, id: types::ChunkId, value: types::ChunkValue) -> Edited {
+        self.set_chunk(batch, index, id, body_of(value))
     }
 
     fn add_chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId, body: Vec<u8>) -> Edited {

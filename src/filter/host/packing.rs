@@ -5,8 +5,9 @@ use wasmtime::component::Resource;
 
 use super::super::bindings::hep::filter::packing::{Host, HostPacket};
 use super::super::bindings::hep::filter::types::{self, EditError};
-use super::super::state::{MadePacket, State};
-use super::{chunk_id, from_wit_endpoint, narrow, to_wit_pack_error};
+use super::super::made::MadePacket;
+use super::super::state::State;
+use super::{body_of, chunk_id, from_wit_endpoint, narrow, to_wit_pack_error};
 use crate::wire::{CHUNK_BODY_OCTETS_MAX, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PayloadType, Vendor, Version};
 
 type Handle = Resource<MadePacket>;
@@ -30,33 +31,58 @@ impl HostPacket for State {
         if payload.len() > PACKET_OCTETS_MAX {
             return Ok(Err(EditError::TooLong(narrow(payload.len()))));
         }
-        let (Some(source), Some(destination)) = (from_wit_endpoint(source), from_wit_endpoint(destination)) else {
-            return Ok(Err(EditError::BadAddresses));
-        };
-        if source.is_ipv4() != destination.is_ipv4() {
-            return Ok(Err(EditError::BadAddresses));
+        self.make(source, destination, ip_protocol, payload_type, Some(Bytes::from(payload)))
+    }
+
+    fn pack_parts(
+        &mut self,
+        source: types::Endpoint,
+        destination: types::Endpoint,
+        ip_protocol: u8,
+        payload_type: u8,
+    ) -> wasmtime::Result<Result<Handle, EditError>> {
+        self.charge(0)?;
+        self.make(source, destination, ip_protocol, payload_type, None)
+    }
+
+    fn add_payload_part(
+        &mut self,
+        packet: Handle,
+        name: String,
+        value: String,
+    ) -> wasmtime::Result<Result<(), EditError>> {
+        self.charge(name.len() + value.len())?;
+        let made = self.resources.get_mut(&packet)?;
+        if made.pack.payload.is_some() {
+            return Ok(Err(EditError::Other("the packet has a whole payload, from pack".to_owned())));
         }
-        let pack = Pack {
-            ip_protocol,
-            flow: Some((source, destination)),
-            captured_at: Some(self.call.now),
-            payload_type: PayloadType(payload_type),
-            agent_id: self.agent_id,
-            chunks: Vec::new(),
-            payload: Some(Bytes::from(payload)),
-        };
-        Ok(Ok(self.resources.push(MadePacket(pack))?))
+        if let Some(octets) = too_long(made, name.len() + value.len()) {
+            return Ok(Err(EditError::TooLong(octets)));
+        }
+        made.parts.push((name, value));
+        Ok(Ok(()))
+    }
+
+    fn add_correlation(&mut self, packet: Handle, name: String, id: String) -> wasmtime::Result<Result<(), EditError>> {
+        self.charge(name.len() + id.len())?;
+        let made = self.resources.get_mut(&packet)?;
+        made.correlations.retain(|(other, _)| *other != name);
+        if let Some(octets) = too_long(made, name.len() + id.len()) {
+            return Ok(Err(EditError::TooLong(octets)));
+        }
+        made.correlations.push((name, id));
+        Ok(Ok(()))
     }
 
     fn set_captured_at(&mut self, packet: Handle, captured_at: u64) -> wasmtime::Result<()> {
         self.charge(0)?;
-        self.resources.get_mut(&packet)?.0.captured_at = Some(CapturedAt::from_micros(captured_at));
+        self.resources.get_mut(&packet)?.pack.captured_at = Some(CapturedAt::from_micros(captured_at));
         Ok(())
     }
 
     fn set_agent_id(&mut self, packet: Handle, agent_id: u32) -> wasmtime::Result<()> {
         self.charge(0)?;
-        self.resources.get_mut(&packet)?.0.agent_id = agent_id;
+        self.resources.get_mut(&packet)?.pack.agent_id = agent_id;
         Ok(())
     }
 
@@ -77,12 +103,21 @@ impl HostPacket for State {
         self.put_chunk(&packet, chunk_id(id), body, false)
     }
 
+    fn add_chunk_value(
+        &mut self,
+        packet: Handle,
+        id: types::ChunkId,
+        value: types::ChunkValue,
+    ) -> wasmtime::Result<Result<(), EditError>> {
+        self.put_chunk(&packet, chunk_id(id), body_of(value), false)
+    }
+
     fn encode(&mut self, packet: Handle, version: u8) -> wasmtime::Result<Result<Vec<u8>, EditError>> {
         let Some(version) = Version::from_number(version) else {
             self.charge(0)?;
             return Ok(Err(EditError::NotInVersion(format!("there is no HEP{version}"))));
         };
-        let encoded = self.resources.get(&packet)?.0.encode(version);
+        let encoded = self.resources.get(&packet)?.encode(version, &self.proto_hep);
         self.charge(encoded.as_ref().map_or(0, Bytes::len))?;
         Ok(encoded.map(|octets| octets.to_vec()).map_err(to_wit_pack_error))
     }
@@ -93,7 +128,39 @@ impl HostPacket for State {
     }
 }
 
+/// How long the packet would be at least with so many octets more, if that is longer than a packet may be.
+fn too_long(made: &MadePacket, octets: usize) -> Option<u32> {
+    let would_have = made.octets() + octets;
+    (octets > CHUNK_BODY_OCTETS_MAX + 6 || would_have > PACKET_OCTETS_MAX).then(|| narrow(would_have))
+}
+
 impl State {
+    fn make(
+        &mut self,
+        source: types::Endpoint,
+        destination: types::Endpoint,
+        ip_protocol: u8,
+        payload_type: u8,
+        payload: Option<Bytes>,
+    ) -> wasmtime::Result<Result<Handle, EditError>> {
+        let (Some(source), Some(destination)) = (from_wit_endpoint(source), from_wit_endpoint(destination)) else {
+            return Ok(Err(EditError::BadAddresses));
+        };
+        if source.is_ipv4() != destination.is_ipv4() {
+            return Ok(Err(EditError::BadAddresses));
+        }
+        let pack = Pack {
+            ip_protocol,
+            flow: Some((source, destination)),
+            captured_at: Some(self.call.now),
+            payload_type: PayloadType(payload_type),
+            agent_id: self.proto_hep.hep_capture_id.into(),
+            chunks: Vec::new(),
+            payload,
+        };
+        Ok(Ok(self.resources.push(MadePacket::new(pack))?))
+    }
+
     /// Adds a chunk to a packet that is being made, in place of one with that id if it can only be there once. What no
     /// packet could hold is refused at once, so that an unfinished packet is never longer than a whole one.
     fn put_chunk(
@@ -110,11 +177,11 @@ impl State {
         if let Some(needed) = id.width().filter(|needed| *needed != body.len()) {
             return Ok(Err(EditError::WrongWidth(narrow(needed))));
         }
-        let pack = &mut self.resources.get_mut(packet)?.0;
-        let has: usize = pack.chunks.iter().map(|(_, body)| body.len() + 6).sum();
-        if body.len() > CHUNK_BODY_OCTETS_MAX || has + body.len() + 6 > PACKET_OCTETS_MAX {
-            return Ok(Err(EditError::TooLong(narrow(has + body.len() + 6))));
+        let made = self.resources.get_mut(packet)?;
+        if let Some(octets) = too_long(made, body.len() + 6) {
+            return Ok(Err(EditError::TooLong(octets)));
         }
+        let pack = &mut made.pack;
         if once {
             pack.chunks.retain(|(other, _)| *other != id);
         }

@@ -1,10 +1,12 @@
 //! `sending`: what leaves when the call has ended well.
 
+use bytes::Bytes;
 use wasmtime::component::Resource;
 
 use super::super::bindings::hep::filter::sending::{Host, HostCollector, OpenError, SendError};
 use super::super::instance::Sent;
-use super::super::state::{BatchHandle, MadePacket, OpenCollector, State};
+use super::super::made::MadePacket;
+use super::super::state::{BatchHandle, OpenCollector, State};
 use super::narrow;
 use crate::message::{Origin, Received};
 use crate::wire::{PackError, Version, decode};
@@ -23,25 +25,25 @@ impl HostCollector for State {
     }
 
     fn send(&mut self, to: Handle, packet: Resource<MadePacket>) -> wasmtime::Result<Result<(), SendError>> {
-        let encoded = self.resources.get(&packet)?.0.encode(Version::Hep3);
-        let octets = match encoded {
-            Ok(octets) => octets,
-            Err(PackError::TooLong { octets, .. }) => {
-                self.charge(0)?;
-                return Ok(Err(SendError::TooLong(narrow(octets))));
-            }
-            Err(error) => {
-                self.charge(0)?;
-                return Ok(Err(SendError::BadPacket(error.to_string())));
-            }
+        let encoded = self.resources.get(&packet)?.encode(Version::Hep3, &self.proto_hep);
+        self.send_made(&to, encoded)
+    }
+
+    fn correlate(
+        &mut self,
+        to: Handle,
+        type1: String,
+        id1: String,
+        type2: String,
+        id2: String,
+    ) -> wasmtime::Result<Result<(), SendError>> {
+        self.charge(type1.len() + id1.len() + type2.len() + id2.len())?;
+        let agent_id = self.proto_hep.hep_capture_id.into();
+        let Some(pack) = MadePacket::correlate(self.call.now, agent_id, [(type1, id1), (type2, id2)]) else {
+            let text = "two ids are wanted, of different types".to_owned();
+            return Ok(Err(SendError::BadPacket(text)));
         };
-        self.charge(octets.len())?;
-        let packet = match decode(octets) {
-            Ok(packet) => packet,
-            Err(error) => return Ok(Err(SendError::BadPacket(error.to_string()))),
-        };
-        let packet = Received { packet, origin: Origin::ours(self.call.now) };
-        self.queue(&to, packet)
+        self.send_made(&to, pack.encode(Version::Hep3))
     }
 
     fn relay(
@@ -67,6 +69,27 @@ impl HostCollector for State {
 }
 
 impl State {
+    fn send_made(&mut self, to: &Handle, encoded: Result<Bytes, PackError>) -> wasmtime::Result<Result<(), SendError>> {
+        let octets = match encoded {
+            Ok(octets) => octets,
+            Err(PackError::TooLong { octets, .. }) => {
+                self.charge(0)?;
+                return Ok(Err(SendError::TooLong(narrow(octets))));
+            }
+            Err(error) => {
+                self.charge(0)?;
+                return Ok(Err(SendError::BadPacket(error.to_string())));
+            }
+        };
+        self.charge(octets.len())?;
+        let packet = match decode(octets) {
+            Ok(packet) => packet,
+            Err(error) => return Ok(Err(SendError::BadPacket(error.to_string()))),
+        };
+        let packet = Received { packet, origin: Origin::ours(self.call.now) };
+        self.queue(to, packet)
+    }
+
     fn queue(&mut self, to: &Handle, packet: Received) -> wasmtime::Result<Result<(), SendError>> {
         if !self.call.may_send {
             return Ok(Err(SendError::Other("init cannot send".to_owned())));

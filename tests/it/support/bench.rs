@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, Transport};
+use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, ProtoHep, Transport};
 use hepgate::filter::{Budget, Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Size, Work};
 use hepgate::message::{Backlog, Origin, Received};
 use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
@@ -44,7 +44,15 @@ impl Bench {
     }
 
     pub(crate) fn with(guest: Guest<'_>, change: impl FnOnce(&mut config::Filter)) -> Self {
-        let filter = load(&guest::component(guest), change).unwrap();
+        Self::of(load(&guest::component(guest), change).unwrap())
+    }
+
+    /// With other settings for what the filter makes.
+    pub(crate) fn packing(guest: Guest<'_>, change: impl FnOnce(&mut ProtoHep)) -> Self {
+        Self::of(load_with(&guest::component(guest), |_| {}, change).unwrap())
+    }
+
+    fn of(filter: Arc<Filter>) -> Self {
         let grants = [Grant { id: CollectorId(3), name: "homer".into(), backlog: Backlog::new(1_000_000) }];
         Self { filter, grants: grants.into(), log: Vec::new() }
     }
@@ -55,6 +63,14 @@ impl Bench {
 }
 
 pub(crate) fn load(wasm: &[u8], change: impl FnOnce(&mut config::Filter)) -> Result<Arc<Filter>, LoadError> {
+    load_with(wasm, change, |_| {})
+}
+
+fn load_with(
+    wasm: &[u8],
+    change: impl FnOnce(&mut config::Filter),
+    packing: impl FnOnce(&mut ProtoHep),
+) -> Result<Arc<Filter>, LoadError> {
     let folder = tempfile::tempdir().unwrap();
     let component = folder.path().join("guest.wasm");
     std::fs::write(&component, wasm).unwrap();
@@ -68,7 +84,9 @@ pub(crate) fn load(wasm: &[u8], change: impl FnOnce(&mut config::Filter)) -> Res
         limits: limits(),
     };
     change(&mut filter);
-    host().load(&filter, 2_001, ["udp".to_owned()].into())
+    let mut proto_hep = ProtoHep { hep_capture_id: 2_001, ..ProtoHep::default() };
+    packing(&mut proto_hep);
+    host().load(&filter, &proto_hep, ["udp".to_owned()].into())
 }
 
 pub(crate) fn packet(payload: &'static [u8]) -> Received {

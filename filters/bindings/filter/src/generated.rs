@@ -72,6 +72,107 @@ pub mod hep {
           f.debug_struct("Chunk").field("id", &self.id).field("body", &self.body).finish()
         }
       }
+      /// How the body of a chunk is read. Numbers are in network order.
+      #[repr(u8)]
+      #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+      pub enum ChunkForm {
+        Uint8,
+        Uint16,
+        Uint32,
+        Inet4Addr,
+        Inet6Addr,
+        Utf8String,
+        OctetString,
+      }
+      impl ::core::fmt::Debug for ChunkForm {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            ChunkForm::Uint8 => {
+              f.debug_tuple("ChunkForm::Uint8").finish()
+            }
+            ChunkForm::Uint16 => {
+              f.debug_tuple("ChunkForm::Uint16").finish()
+            }
+            ChunkForm::Uint32 => {
+              f.debug_tuple("ChunkForm::Uint32").finish()
+            }
+            ChunkForm::Inet4Addr => {
+              f.debug_tuple("ChunkForm::Inet4Addr").finish()
+            }
+            ChunkForm::Inet6Addr => {
+              f.debug_tuple("ChunkForm::Inet6Addr").finish()
+            }
+            ChunkForm::Utf8String => {
+              f.debug_tuple("ChunkForm::Utf8String").finish()
+            }
+            ChunkForm::OctetString => {
+              f.debug_tuple("ChunkForm::OctetString").finish()
+            }
+          }
+        }
+      }
+
+      impl ChunkForm{
+        #[doc(hidden)]
+        pub unsafe fn _lift(val: u8) -> ChunkForm{
+          if !cfg!(debug_assertions) {
+            return unsafe { ::core::mem::transmute(val) };
+          }
+
+          match val {
+            0 => ChunkForm::Uint8,
+            1 => ChunkForm::Uint16,
+            2 => ChunkForm::Uint32,
+            3 => ChunkForm::Inet4Addr,
+            4 => ChunkForm::Inet6Addr,
+            5 => ChunkForm::Utf8String,
+            6 => ChunkForm::OctetString,
+
+            _ => panic!("invalid enum discriminant"),
+          }
+        }
+      }
+
+      /// The body of a chunk, read or to be written in one of these forms.
+      #[derive(Clone)]
+      pub enum ChunkValue {
+        Uint8(u8),
+        Uint16(u16),
+        Uint32(u32),
+        /// As in `ip-address`.
+        Inet4Addr(u32),
+        /// As in `ip-address`.
+        Inet6Addr((u64,u64,)),
+        Utf8String(_rt::String),
+        OctetString(_rt::Vec::<u8>),
+      }
+      impl ::core::fmt::Debug for ChunkValue {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            ChunkValue::Uint8(e) => {
+              f.debug_tuple("ChunkValue::Uint8").field(e).finish()
+            }
+            ChunkValue::Uint16(e) => {
+              f.debug_tuple("ChunkValue::Uint16").field(e).finish()
+            }
+            ChunkValue::Uint32(e) => {
+              f.debug_tuple("ChunkValue::Uint32").field(e).finish()
+            }
+            ChunkValue::Inet4Addr(e) => {
+              f.debug_tuple("ChunkValue::Inet4Addr").field(e).finish()
+            }
+            ChunkValue::Inet6Addr(e) => {
+              f.debug_tuple("ChunkValue::Inet6Addr").field(e).finish()
+            }
+            ChunkValue::Utf8String(e) => {
+              f.debug_tuple("ChunkValue::Utf8String").field(e).finish()
+            }
+            ChunkValue::OctetString(e) => {
+              f.debug_tuple("ChunkValue::OctetString").field(e).finish()
+            }
+          }
+        }
+      }
       /// What becomes of a packet after this filter.
       #[repr(u8)]
       #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
@@ -186,7 +287,9 @@ pub mod hep {
       
       use super::super::super::_rt;
       pub type Chunk = super::super::super::hep::filter::types::Chunk;
+      pub type ChunkForm = super::super::super::hep::filter::types::ChunkForm;
       pub type ChunkId = super::super::super::hep::filter::types::ChunkId;
+      pub type ChunkValue = super::super::super::hep::filter::types::ChunkValue;
       pub type EditError = super::super::super::hep::filter::types::EditError;
       pub type Endpoint = super::super::super::hep::filter::types::Endpoint;
       pub type IpAddress = super::super::super::hep::filter::types::IpAddress;
@@ -537,6 +640,190 @@ pub mod hep {
               _ => _rt::invalid_enum_discriminant(),
             };
             result7
+          }
+        }
+      }
+      impl Batch {
+        #[allow(unused_unsafe, clippy::all)]
+        /// The body of a chunk in that form (`hep_get` in OpenSIPS), if there is one; the last one if there are several.
+        /// `wrong-width` if its width is not that of the form, `other` if it is no UTF-8.
+        /// A trap if there is no packet at that index.
+        #[allow(async_fn_in_trait)]
+        pub fn chunk_value(&self,index: u32,id: ChunkId,form: ChunkForm,) -> ::core::result::Result<::core::option::Option<ChunkValue>,EditError>{
+          unsafe {
+
+            #[repr(align(8))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 40]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 40]);
+            let super::super::super::hep::filter::types::ChunkId{ vendor:vendor0, kind:kind0, } = id;
+            let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packets@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]batch.chunk-value"]
+              fn wit_import2(_: i32, _: i32, _: i32, _: i32, _: i32, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import2(_: i32, _: i32, _: i32, _: i32, _: i32, _: *mut u8, ) { unreachable!() }
+            wit_import2((self).handle() as i32, _rt::as_i32(&index), _rt::as_i32(vendor0), _rt::as_i32(kind0), form.clone() as i32, ptr1);
+            let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+            let result30 = match l3 {
+              0 => {
+                let e = {
+                  let l4 = i32::from(*ptr1.add(8).cast::<u8>());
+
+                  match l4 {
+                    0 => None,
+                    1 => {
+                      let e = {
+                        let l5 = i32::from(*ptr1.add(16).cast::<u8>());
+                        use super::super::super::hep::filter::types::ChunkValue as V18;
+                        let v18 = match l5 {
+                          0 => {
+                            let e18 = {
+                              let l6 = i32::from(*ptr1.add(24).cast::<u8>());
+
+                              l6 as u8
+                            };
+                            V18::Uint8(e18)
+                          }
+                          1 => {
+                            let e18 = {
+                              let l7 = i32::from(*ptr1.add(24).cast::<u16>());
+
+                              l7 as u16
+                            };
+                            V18::Uint16(e18)
+                          }
+                          2 => {
+                            let e18 = {
+                              let l8 = *ptr1.add(24).cast::<i32>();
+
+                              l8 as u32
+                            };
+                            V18::Uint32(e18)
+                          }
+                          3 => {
+                            let e18 = {
+                              let l9 = *ptr1.add(24).cast::<i32>();
+
+                              l9 as u32
+                            };
+                            V18::Inet4Addr(e18)
+                          }
+                          4 => {
+                            let e18 = {
+                              let l10 = *ptr1.add(24).cast::<i64>();
+                              let l11 = *ptr1.add(32).cast::<i64>();
+
+                              (l10 as u64, l11 as u64)
+                            };
+                            V18::Inet6Addr(e18)
+                          }
+                          5 => {
+                            let e18 = {
+                              let l12 = *ptr1.add(24).cast::<*mut u8>();
+                              let l13 = *ptr1.add(24+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len14 = l13;
+                              let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                              _rt::string_lift(bytes14)
+                            };
+                            V18::Utf8String(e18)
+                          }
+                          n => {
+                            debug_assert_eq!(n, 6, "invalid enum discriminant");
+                            let e18 = {
+                              let l15 = *ptr1.add(24).cast::<*mut u8>();
+                              let l16 = *ptr1.add(24+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                              let len17 = l16;
+
+                              <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(l15.cast(), len17, len17))
+                            };
+                            V18::OctetString(e18)
+                          }
+                        };
+
+                        v18
+                      };
+                      Some(e)
+                    }
+                    _ => _rt::invalid_enum_discriminant(),
+                  }
+                };
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l19 = i32::from(*ptr1.add(8).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V29;
+                  let v29 = match l19 {
+                    0 => {
+                      V29::NoSuchPacket
+                    }
+                    1 => {
+                      let e29 = {
+                        let l20 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l20 as u32
+                      };
+                      V29::OutOfRange(e29)
+                    }
+                    2 => {
+                      V29::NoPayload
+                    }
+                    3 => {
+                      let e29 = {
+                        let l21 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l21 as u32
+                      };
+                      V29::TooLong(e29)
+                    }
+                    4 => {
+                      let e29 = {
+                        let l22 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l22 as u32
+                      };
+                      V29::WrongWidth(e29)
+                    }
+                    5 => {
+                      V29::BadAddresses
+                    }
+                    6 => {
+                      let e29 = {
+                        let l23 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l24 = *ptr1.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len25 = l24;
+                        let bytes25 = _rt::Vec::from_raw_parts(l23.cast(), len25, len25);
+
+                        _rt::string_lift(bytes25)
+                      };
+                      V29::NotInVersion(e29)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e29 = {
+                        let l26 = *ptr1.add(8+1*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l27 = *ptr1.add(8+2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len28 = l27;
+                        let bytes28 = _rt::Vec::from_raw_parts(l26.cast(), len28, len28);
+
+                        _rt::string_lift(bytes28)
+                      };
+                      V29::Other(e29)
+                    }
+                  };
+
+                  v29
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result30
           }
         }
       }
@@ -1083,6 +1370,142 @@ pub mod hep {
               _ => _rt::invalid_enum_discriminant(),
             };
             result16
+          }
+        }
+      }
+      impl Batch {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Sets a chunk, as `set-chunk` does, to a value (`hep_set` in OpenSIPS).
+        #[allow(async_fn_in_trait)]
+        pub fn set_chunk_value(&self,index: u32,id: ChunkId,value: &ChunkValue,) -> ::core::result::Result<(),EditError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let super::super::super::hep::filter::types::ChunkId{ vendor:vendor0, kind:kind0, } = id;
+            use super::super::super::hep::filter::types::ChunkValue as V4;
+            let (result5_0,result5_1,result5_2,) = match value {
+              V4::Uint8(e) => (0i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Uint16(e) => (1i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Uint32(e) => (2i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Inet4Addr(e) => (3i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Inet6Addr(e) => {
+                let (t1_0, t1_1, ) = e;
+
+                (4i32, ::core::mem::MaybeUninit::new(_rt::as_i64(t1_0) as u64), _rt::as_i64(t1_1))
+              },
+              V4::Utf8String(e) => {
+                let vec2 = e;
+                let ptr2 = vec2.as_ptr().cast::<u8>();
+                let len2 = vec2.len();
+
+                (5i32, {
+                  let mut t = ::core::mem::MaybeUninit::<u64>::uninit();
+                  t.as_mut_ptr().cast::<*mut u8>().write(ptr2.cast_mut());
+                  t
+                }, len2 as i64)
+              },
+              V4::OctetString(e) => {
+                let vec3 = e;
+                let ptr3 = vec3.as_ptr().cast::<u8>();
+                let len3 = vec3.len();
+
+                (6i32, {
+                  let mut t = ::core::mem::MaybeUninit::<u64>::uninit();
+                  t.as_mut_ptr().cast::<*mut u8>().write(ptr3.cast_mut());
+                  t
+                }, len3 as i64)
+              },
+            };
+            let ptr6 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packets@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]batch.set-chunk-value"]
+              fn wit_import7(_: i32, _: i32, _: i32, _: i32, _: i32, _: ::core::mem::MaybeUninit::<u64>, _: i64, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import7(_: i32, _: i32, _: i32, _: i32, _: i32, _: ::core::mem::MaybeUninit::<u64>, _: i64, _: *mut u8, ) { unreachable!() }
+            wit_import7((self).handle() as i32, _rt::as_i32(&index), _rt::as_i32(vendor0), _rt::as_i32(kind0), result5_0, result5_1, result5_2, ptr6);
+            let l8 = i32::from(*ptr6.add(0).cast::<u8>());
+            let result20 = match l8 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l9 = i32::from(*ptr6.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V19;
+                  let v19 = match l9 {
+                    0 => {
+                      V19::NoSuchPacket
+                    }
+                    1 => {
+                      let e19 = {
+                        let l10 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l10 as u32
+                      };
+                      V19::OutOfRange(e19)
+                    }
+                    2 => {
+                      V19::NoPayload
+                    }
+                    3 => {
+                      let e19 = {
+                        let l11 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l11 as u32
+                      };
+                      V19::TooLong(e19)
+                    }
+                    4 => {
+                      let e19 = {
+                        let l12 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l12 as u32
+                      };
+                      V19::WrongWidth(e19)
+                    }
+                    5 => {
+                      V19::BadAddresses
+                    }
+                    6 => {
+                      let e19 = {
+                        let l13 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l14 = *ptr6.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len15 = l14;
+                        let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+
+                        _rt::string_lift(bytes15)
+                      };
+                      V19::NotInVersion(e19)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e19 = {
+                        let l16 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l17 = *ptr6.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len18 = l17;
+                        let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
+
+                        _rt::string_lift(bytes18)
+                      };
+                      V19::Other(e19)
+                    }
+                  };
+
+                  v19
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result20
           }
         }
       }
@@ -1945,6 +2368,7 @@ pub mod hep {
       
       use super::super::super::_rt;
       pub type ChunkId = super::super::super::hep::filter::types::ChunkId;
+      pub type ChunkValue = super::super::super::hep::filter::types::ChunkValue;
       pub type EditError = super::super::super::hep::filter::types::EditError;
       pub type Endpoint = super::super::super::hep::filter::types::Endpoint;
       /// A packet that you make. It lives until you drop it and may be sent several times.
@@ -2126,6 +2550,355 @@ pub mod hep {
               _ => _rt::invalid_enum_discriminant(),
             };
             result24
+          }
+        }
+      }
+      impl Packet {
+        #[allow(unused_unsafe, clippy::all)]
+        /// A packet whose payload is made of parts, as OpenSIPS' tracer makes it; otherwise as `pack` says.
+        #[allow(async_fn_in_trait)]
+        pub fn pack_parts(source: Endpoint,destination: Endpoint,ip_protocol: u8,payload_type: u8,) -> ::core::result::Result<Packet,EditError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let super::super::super::hep::filter::types::Endpoint{ address:address0, port:port0, } = source;
+            use super::super::super::hep::filter::types::IpAddress as V2;
+            let (result3_0,result3_1,result3_2,) = match address0 {
+              V2::None=> {
+                (0i32, 0i64, 0i64)
+              }
+              V2::Ipv4(e) => (1i32, i64::from(_rt::as_i32(e)), 0i64),
+              V2::Ipv6(e) => {
+                let (t1_0, t1_1, ) = e;
+
+                (2i32, _rt::as_i64(t1_0), _rt::as_i64(t1_1))
+              },
+            };
+            let super::super::super::hep::filter::types::Endpoint{ address:address4, port:port4, } = destination;
+            use super::super::super::hep::filter::types::IpAddress as V6;
+            let (result7_0,result7_1,result7_2,) = match address4 {
+              V6::None=> {
+                (0i32, 0i64, 0i64)
+              }
+              V6::Ipv4(e) => (1i32, i64::from(_rt::as_i32(e)), 0i64),
+              V6::Ipv6(e) => {
+                let (t5_0, t5_1, ) = e;
+
+                (2i32, _rt::as_i64(t5_0), _rt::as_i64(t5_1))
+              },
+            };
+            let ptr8 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packing@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[static]packet.pack-parts"]
+              fn wit_import9(_: i32, _: i64, _: i64, _: i32, _: i32, _: i64, _: i64, _: i32, _: i32, _: i32, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import9(_: i32, _: i64, _: i64, _: i32, _: i32, _: i64, _: i64, _: i32, _: i32, _: i32, _: *mut u8, ) { unreachable!() }
+            wit_import9(result3_0, result3_1, result3_2, _rt::as_i32(port0), result7_0, result7_1, result7_2, _rt::as_i32(port4), _rt::as_i32(&ip_protocol), _rt::as_i32(&payload_type), ptr8);
+            let l10 = i32::from(*ptr8.add(0).cast::<u8>());
+            let result23 = match l10 {
+              0 => {
+                let e = {
+                  let l11 = *ptr8.add(::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                  Packet::from_handle(l11 as u32)
+                };
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l12 = i32::from(*ptr8.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V22;
+                  let v22 = match l12 {
+                    0 => {
+                      V22::NoSuchPacket
+                    }
+                    1 => {
+                      let e22 = {
+                        let l13 = *ptr8.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l13 as u32
+                      };
+                      V22::OutOfRange(e22)
+                    }
+                    2 => {
+                      V22::NoPayload
+                    }
+                    3 => {
+                      let e22 = {
+                        let l14 = *ptr8.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l14 as u32
+                      };
+                      V22::TooLong(e22)
+                    }
+                    4 => {
+                      let e22 = {
+                        let l15 = *ptr8.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l15 as u32
+                      };
+                      V22::WrongWidth(e22)
+                    }
+                    5 => {
+                      V22::BadAddresses
+                    }
+                    6 => {
+                      let e22 = {
+                        let l16 = *ptr8.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l17 = *ptr8.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len18 = l17;
+                        let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
+
+                        _rt::string_lift(bytes18)
+                      };
+                      V22::NotInVersion(e22)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e22 = {
+                        let l19 = *ptr8.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l20 = *ptr8.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len21 = l20;
+                        let bytes21 = _rt::Vec::from_raw_parts(l19.cast(), len21, len21);
+
+                        _rt::string_lift(bytes21)
+                      };
+                      V22::Other(e22)
+                    }
+                  };
+
+                  v22
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result23
+          }
+        }
+      }
+      impl Packet {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Adds a part to the payload of a packet that `pack-parts` made. With the operator's `homer5_on` the values stand
+        /// in a row with `homer5_delim` between them; without, they are the members of a JSON object, in which the last of
+        /// one name counts. `other` if the packet has a whole payload, from `pack`.
+        #[allow(async_fn_in_trait)]
+        pub fn add_payload_part(&self,name: &str,value: &str,) -> ::core::result::Result<(),EditError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = value;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packing@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]packet.add-payload-part"]
+              fn wit_import3(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import3(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import3((self).handle() as i32, ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, ptr2);
+            let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+            let result16 = match l4 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V15;
+                  let v15 = match l5 {
+                    0 => {
+                      V15::NoSuchPacket
+                    }
+                    1 => {
+                      let e15 = {
+                        let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l6 as u32
+                      };
+                      V15::OutOfRange(e15)
+                    }
+                    2 => {
+                      V15::NoPayload
+                    }
+                    3 => {
+                      let e15 = {
+                        let l7 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l7 as u32
+                      };
+                      V15::TooLong(e15)
+                    }
+                    4 => {
+                      let e15 = {
+                        let l8 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l8 as u32
+                      };
+                      V15::WrongWidth(e15)
+                    }
+                    5 => {
+                      V15::BadAddresses
+                    }
+                    6 => {
+                      let e15 = {
+                        let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l10 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len11 = l10;
+                        let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                        _rt::string_lift(bytes11)
+                      };
+                      V15::NotInVersion(e15)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      V15::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
+          }
+        }
+      }
+      impl Packet {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Adds a correlation, as OpenSIPS' tracer does; the last of one name counts. With the operator's `homer5_on` only
+        /// that leaves whose name begins with "sip", as the correlation id (chunk 0x11); without, all of them leave, as a JSON
+        /// object (chunk 0x65).
+        #[allow(async_fn_in_trait)]
+        pub fn add_correlation(&self,name: &str,id: &str,) -> ::core::result::Result<(),EditError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = id;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packing@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]packet.add-correlation"]
+              fn wit_import3(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import3(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import3((self).handle() as i32, ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, ptr2);
+            let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+            let result16 = match l4 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V15;
+                  let v15 = match l5 {
+                    0 => {
+                      V15::NoSuchPacket
+                    }
+                    1 => {
+                      let e15 = {
+                        let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l6 as u32
+                      };
+                      V15::OutOfRange(e15)
+                    }
+                    2 => {
+                      V15::NoPayload
+                    }
+                    3 => {
+                      let e15 = {
+                        let l7 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l7 as u32
+                      };
+                      V15::TooLong(e15)
+                    }
+                    4 => {
+                      let e15 = {
+                        let l8 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l8 as u32
+                      };
+                      V15::WrongWidth(e15)
+                    }
+                    5 => {
+                      V15::BadAddresses
+                    }
+                    6 => {
+                      let e15 = {
+                        let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l10 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len11 = l10;
+                        let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                        _rt::string_lift(bytes11)
+                      };
+                      V15::NotInVersion(e15)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      V15::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
           }
         }
       }
@@ -2480,6 +3253,142 @@ pub mod hep {
               _ => _rt::invalid_enum_discriminant(),
             };
             result16
+          }
+        }
+      }
+      impl Packet {
+        #[allow(unused_unsafe, clippy::all)]
+        /// The same, with a value for its body.
+        #[allow(async_fn_in_trait)]
+        pub fn add_chunk_value(&self,id: ChunkId,value: &ChunkValue,) -> ::core::result::Result<(),EditError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let super::super::super::hep::filter::types::ChunkId{ vendor:vendor0, kind:kind0, } = id;
+            use super::super::super::hep::filter::types::ChunkValue as V4;
+            let (result5_0,result5_1,result5_2,) = match value {
+              V4::Uint8(e) => (0i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Uint16(e) => (1i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Uint32(e) => (2i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Inet4Addr(e) => (3i32, ::core::mem::MaybeUninit::new(i64::from(_rt::as_i32(e)) as u64), 0i64),
+              V4::Inet6Addr(e) => {
+                let (t1_0, t1_1, ) = e;
+
+                (4i32, ::core::mem::MaybeUninit::new(_rt::as_i64(t1_0) as u64), _rt::as_i64(t1_1))
+              },
+              V4::Utf8String(e) => {
+                let vec2 = e;
+                let ptr2 = vec2.as_ptr().cast::<u8>();
+                let len2 = vec2.len();
+
+                (5i32, {
+                  let mut t = ::core::mem::MaybeUninit::<u64>::uninit();
+                  t.as_mut_ptr().cast::<*mut u8>().write(ptr2.cast_mut());
+                  t
+                }, len2 as i64)
+              },
+              V4::OctetString(e) => {
+                let vec3 = e;
+                let ptr3 = vec3.as_ptr().cast::<u8>();
+                let len3 = vec3.len();
+
+                (6i32, {
+                  let mut t = ::core::mem::MaybeUninit::<u64>::uninit();
+                  t.as_mut_ptr().cast::<*mut u8>().write(ptr3.cast_mut());
+                  t
+                }, len3 as i64)
+              },
+            };
+            let ptr6 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packing@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]packet.add-chunk-value"]
+              fn wit_import7(_: i32, _: i32, _: i32, _: i32, _: ::core::mem::MaybeUninit::<u64>, _: i64, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import7(_: i32, _: i32, _: i32, _: i32, _: ::core::mem::MaybeUninit::<u64>, _: i64, _: *mut u8, ) { unreachable!() }
+            wit_import7((self).handle() as i32, _rt::as_i32(vendor0), _rt::as_i32(kind0), result5_0, result5_1, result5_2, ptr6);
+            let l8 = i32::from(*ptr6.add(0).cast::<u8>());
+            let result20 = match l8 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l9 = i32::from(*ptr6.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  use super::super::super::hep::filter::types::EditError as V19;
+                  let v19 = match l9 {
+                    0 => {
+                      V19::NoSuchPacket
+                    }
+                    1 => {
+                      let e19 = {
+                        let l10 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l10 as u32
+                      };
+                      V19::OutOfRange(e19)
+                    }
+                    2 => {
+                      V19::NoPayload
+                    }
+                    3 => {
+                      let e19 = {
+                        let l11 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l11 as u32
+                      };
+                      V19::TooLong(e19)
+                    }
+                    4 => {
+                      let e19 = {
+                        let l12 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l12 as u32
+                      };
+                      V19::WrongWidth(e19)
+                    }
+                    5 => {
+                      V19::BadAddresses
+                    }
+                    6 => {
+                      let e19 = {
+                        let l13 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l14 = *ptr6.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len15 = l14;
+                        let bytes15 = _rt::Vec::from_raw_parts(l13.cast(), len15, len15);
+
+                        _rt::string_lift(bytes15)
+                      };
+                      V19::NotInVersion(e19)
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e19 = {
+                        let l16 = *ptr6.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l17 = *ptr6.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len18 = l17;
+                        let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
+
+                        _rt::string_lift(bytes18)
+                      };
+                      V19::Other(e19)
+                    }
+                  };
+
+                  v19
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result20
           }
         }
       }
@@ -2872,6 +3781,105 @@ pub mod hep {
               _ => _rt::invalid_enum_discriminant(),
             };
             result12
+          }
+        }
+      }
+      impl Collector {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Says that two ids of different types, such as the Call-IDs of two legs, belong together (`correlate` in
+        /// OpenSIPS): sends a packet without payload, of payload type 0x60, from 127.0.0.1 to 127.0.0.2, whose chunk 0x65 is
+        /// the JSON object `{"type1":"id1","type2":"id2"}`. If a type is "sip", its id is the correlation id, too (0x11).
+        /// `bad-packet` if the types are the same or an id is empty.
+        #[allow(async_fn_in_trait)]
+        pub fn correlate(&self,type1: &str,id1: &str,type2: &str,id2: &str,) -> ::core::result::Result<(),SendError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = type1;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = id1;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let vec2 = type2;
+            let ptr2 = vec2.as_ptr().cast::<u8>();
+            let len2 = vec2.len();
+            let vec3 = id2;
+            let ptr3 = vec3.as_ptr().cast::<u8>();
+            let len3 = vec3.len();
+            let ptr4 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/sending@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]collector.correlate"]
+              fn wit_import5(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import5(_: i32, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import5((self).handle() as i32, ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, ptr2.cast_mut(), len2, ptr3.cast_mut(), len3, ptr4);
+            let l6 = i32::from(*ptr4.add(0).cast::<u8>());
+            let result16 = match l6 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l7 = i32::from(*ptr4.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v15 = match l7 {
+                    0 => {
+                      SendError::Quota
+                    }
+                    1 => {
+                      let e15 = {
+                        let l8 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l8 as u32
+                      };
+                      SendError::TooLong(e15)
+                    }
+                    2 => {
+                      SendError::PostponedFull
+                    }
+                    3 => {
+                      let e15 = {
+                        let l9 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l10 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len11 = l10;
+                        let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                        _rt::string_lift(bytes11)
+                      };
+                      SendError::BadPacket(e15)
+                    }
+                    4 => {
+                      SendError::NoSuchPacket
+                    }
+                    n => {
+                      debug_assert_eq!(n, 5, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      SendError::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
           }
         }
       }
@@ -3536,78 +4544,93 @@ macro_rules! __export_filter_impl {
     #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:hep:filter@0.1.0:filter:imports and exports")]
     #[doc(hidden)]
     #[allow(clippy::octal_escapes)]
-    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3216] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x93\x18\x01A\x02\x01\
-A\x16\x01B\x0e\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
+    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3959] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xfa\x1d\x01A\x02\x01\
+A\x18\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
 \0\x0aip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\
 \0\x03\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02\
-id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x03\x04pass\x04skip\x04drop\x04\
-\0\x07verdict\x03\0\x0a\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0a\
-no-payload\0\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0e\
-not-in-version\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x0c\x03\0\x16hep\
-:filter/types@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x08chunk-id\x02\x03\0\
-\0\x0aedit-error\x02\x03\0\0\x08endpoint\x02\x03\0\0\x0aip-address\x01B?\x02\x03\
-\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\x03\x02\x01\x02\x04\0\x08chunk-id\x03\0\x02\
-\x02\x03\x02\x01\x03\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x08\
-endpoint\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x0aip-address\x03\0\x08\x01r\x0b\x07\
-version}\x0bip-protocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destinati\
-on-port{\x08agent-idy\x0epayload-lengthy\x06source\x09\x0bdestination\x09\x0bcap\
-tured-atw\x04\0\x07scalars\x03\0\x0a\x01r\x04\x09transports\x04peer\x07\x05local\
-\x07\x08listeners\x04\0\x06sender\x03\0\x0c\x01r\x02\x06offsety\x06lengthy\x04\0\
-\x04span\x03\0\x0e\x04\0\x05batch\x03\x01\x01h\x10\x01@\x01\x04self\x11\0y\x04\0\
-\x11[method]batch.len\x01\x12\x01p\x0b\x01@\x01\x04self\x11\0\x13\x04\0\x15[meth\
-od]batch.scalars\x01\x14\x01p}\x01@\x04\x04self\x11\x05indexy\x06offsety\x03maxy\
-\0\x15\x04\0\x15[method]batch.payload\x01\x16\x01@\x02\x04self\x11\x03maxy\0\x15\
-\x04\0\x16[method]batch.payloads\x01\x17\x01k\x15\x01@\x03\x04self\x11\x05indexy\
-\x02id\x03\0\x18\x04\0\x13[method]batch.chunk\x01\x19\x01p\x01\x01@\x02\x04self\x11\
-\x05indexy\0\x1a\x04\0\x14[method]batch.chunks\x01\x1b\x01@\x02\x04self\x11\x05i\
-ndexy\0\x18\x04\0\x1c[method]batch.correlation-id\x01\x1c\x04\0\x18[method]batch\
-.agent-name\x01\x1c\x01@\x02\x04self\x11\x05indexy\0\x0d\x04\0\x14[method]batch.\
-sender\x01\x1d\x01j\0\x01\x05\x01@\x03\x04self\x11\x05indexy\x07payload\x15\0\x1e\
-\x04\0\x19[method]batch.set-payload\x01\x1f\x01p\x0f\x01@\x04\x04self\x11\x05ind\
-exy\x05spans\x20\x04fill}\0\x1e\x04\0\x12[method]batch.mask\x01!\x01@\x04\x04sel\
-f\x11\x05indexy\x02id\x03\x04body\x15\0\x1e\x04\0\x17[method]batch.set-chunk\x01\
-\"\x04\0\x17[method]batch.add-chunk\x01\"\x01j\x01y\x01\x05\x01@\x03\x04self\x11\
-\x05indexy\x02id\x03\0#\x04\0\x1a[method]batch.remove-chunk\x01$\x01@\x04\x04sel\
-f\x11\x05indexy\x06source\x07\x0bdestination\x07\0\x1e\x04\0\x16[method]batch.se\
-t-flow\x01%\x01@\x03\x04self\x11\x05indexy\x0bip-protocol}\0\x1e\x04\0\x1d[metho\
-d]batch.set-ip-protocol\x01&\x01@\x03\x04self\x11\x05indexy\x0cpayload-type}\0\x1e\
-\x04\0\x1e[method]batch.set-payload-type\x01'\x01@\x03\x04self\x11\x05indexy\x08\
-agent-idy\0\x1e\x04\0\x1a[method]batch.set-agent-id\x01(\x01@\x03\x04self\x11\x05\
-indexy\x0bcaptured-atw\0\x1e\x04\0\x1d[method]batch.set-captured-at\x01)\x01@\x03\
-\x04self\x11\x05indexy\x0ecorrelation-id\x15\0\x1e\x04\0\x20[method]batch.set-co\
-rrelation-id\x01*\x03\0\x18hep:filter/packets@0.1.0\x05\x06\x01B\x1b\x02\x03\x02\
-\x01\x02\x04\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x03\x04\0\x0aedit-error\x03\0\
-\x02\x02\x03\x02\x01\x04\x04\0\x08endpoint\x03\0\x04\x04\0\x06packet\x03\x01\x01\
-p}\x01i\x06\x01j\x01\x08\x01\x03\x01@\x05\x06source\x05\x0bdestination\x05\x0bip\
--protocol}\x0cpayload-type}\x07payload\x07\0\x09\x04\0\x13[static]packet.pack\x01\
-\x0a\x01h\x06\x01@\x02\x04self\x0b\x0bcaptured-atw\x01\0\x04\0\x1e[method]packet\
-.set-captured-at\x01\x0c\x01@\x02\x04self\x0b\x08agent-idy\x01\0\x04\0\x1b[metho\
-d]packet.set-agent-id\x01\x0d\x01j\0\x01\x03\x01@\x02\x04self\x0b\x0ecorrelation\
--id\x07\0\x0e\x04\0![method]packet.set-correlation-id\x01\x0f\x01@\x02\x04self\x0b\
-\x04jsons\0\x0e\x04\0$[method]packet.set-extra-correlation\x01\x10\x01@\x03\x04s\
-elf\x0b\x02id\x01\x04body\x07\0\x0e\x04\0\x18[method]packet.add-chunk\x01\x11\x01\
-j\x01\x07\x01\x03\x01@\x02\x04self\x0b\x07version}\0\x12\x04\0\x15[method]packet\
-.encode\x01\x13\x03\0\x18hep:filter/packing@0.1.0\x05\x07\x02\x03\0\x01\x05batch\
-\x02\x03\0\x02\x06packet\x01B\x15\x02\x03\x02\x01\x08\x04\0\x05batch\x03\0\0\x02\
-\x03\x02\x01\x09\x04\0\x06packet\x03\0\x02\x01q\x02\x0bnot-granted\0\0\x05other\x01\
-s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05quota\0\0\x08too-long\x01y\0\x0epo\
-stponed-full\0\0\x0abad-packet\x01s\0\x0eno-such-packet\0\0\x05other\x01s\0\x04\0\
-\x0asend-error\x03\0\x06\x04\0\x09collector\x03\x01\x01i\x08\x01j\x01\x09\x01\x05\
-\x01@\x01\x04names\0\x0a\x04\0\x16[static]collector.open\x01\x0b\x01h\x08\x01h\x03\
-\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06packet\x0d\0\x0e\x04\0\x16[method]collec\
-tor.send\x01\x0f\x01h\x01\x01@\x03\x04self\x0c\x07packets\x10\x05indexy\0\x0e\x04\
-\0\x17[method]collector.relay\x01\x11\x03\0\x18hep:filter/sending@0.1.0\x05\x0a\x01\
-B\x07\x01ks\x01@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\
-\0\x03\x04\0\x03all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0b\x01B\x04\x01\
-m\x04\x05error\x04warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\
-\x01\x04lines\x01\0\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0c\x02\
-\x03\0\0\x07verdict\x01B\x0b\x02\x03\x02\x01\x0d\x04\0\x07verdict\x03\0\0\x02\x03\
-\x02\x01\x08\x04\0\x05batch\x03\0\x02\x01j\0\x01s\x01@\0\0\x04\x04\0\x04init\x01\
-\x05\x01h\x03\x01p\x01\x01@\x01\x07packets\x06\0\x07\x04\0\x08on-batch\x01\x08\x04\
-\0\x1ahep:filter/callbacks@0.1.0\x05\x0e\x04\0\x17hep:filter/filter@0.1.0\x04\0\x0b\
-\x0c\x01\0\x06filter\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-comp\
-onent\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint3\
+2\x0ainet4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\
+\x03\0\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-a\
+ddr\x01y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\
+\x04\0\x0bchunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdic\
+t\x03\0\x0e\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\
+\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-versi\
+on\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/type\
+s@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chun\
+k-id\x02\x03\0\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoin\
+t\x02\x03\0\0\x0aip-address\x01BI\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\
+\x03\x02\x01\x02\x04\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chun\
+k-id\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\
+\x05\x04\0\x0aedit-error\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\
+\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-pr\
+otocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destination-port{\x08agent\
+-idy\x0epayload-lengthy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07\
+scalars\x03\0\x0e\x01r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\
+\0\x06sender\x03\0\x10\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\
+\0\x05batch\x03\x01\x01h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\
+\x16\x01p\x0f\x01@\x01\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01\
+p}\x01@\x04\x04self\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batc\
+h.payload\x01\x1a\x01@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payl\
+oads\x01\x1b\x01k\x19\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[m\
+ethod]batch.chunk\x01\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05\
+indexy\x02id\x05\x04form\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01\
+p\x01\x01@\x02\x04self\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\
+\x02\x04self\x15\x05indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\
+\x18[method]batch.agent-name\x01#\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14\
+[method]batch.sender\x01$\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07paylo\
+ad\x19\0%\x04\0\x19[method]batch.set-payload\x01&\x01p\x13\x01@\x04\x04self\x15\x05\
+indexy\x05spans'\x04fill}\0%\x04\0\x12[method]batch.mask\x01(\x01@\x04\x04self\x15\
+\x05indexy\x02id\x05\x04body\x19\0%\x04\0\x17[method]batch.set-chunk\x01)\x01@\x04\
+\x04self\x15\x05indexy\x02id\x05\x05value\x07\0%\x04\0\x1d[method]batch.set-chun\
+k-value\x01*\x04\0\x17[method]batch.add-chunk\x01)\x01j\x01y\x01\x09\x01@\x03\x04\
+self\x15\x05indexy\x02id\x05\0+\x04\0\x1a[method]batch.remove-chunk\x01,\x01@\x04\
+\x04self\x15\x05indexy\x06source\x0b\x0bdestination\x0b\0%\x04\0\x16[method]batc\
+h.set-flow\x01-\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0%\x04\0\x1d[meth\
+od]batch.set-ip-protocol\x01.\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0%\
+\x04\0\x1e[method]batch.set-payload-type\x01/\x01@\x03\x04self\x15\x05indexy\x08\
+agent-idy\0%\x04\0\x1a[method]batch.set-agent-id\x010\x01@\x03\x04self\x15\x05in\
+dexy\x0bcaptured-atw\0%\x04\0\x1d[method]batch.set-captured-at\x011\x01@\x03\x04\
+self\x15\x05indexy\x0ecorrelation-id\x19\0%\x04\0\x20[method]batch.set-correlati\
+on-id\x012\x03\0\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\
+\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\
+\x02\x01\x05\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\
+\x03\0\x06\x04\0\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06\
+source\x07\x0bdestination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\
+\x04\0\x13[static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0b\
+ip-protocol}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01\
+h\x08\x01j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[met\
+hod]packet.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\
+\0\x1e[method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-at\
+w\x01\0\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08\
+agent-idy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\
+\x0ecorrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01\
+@\x02\x04self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\
+\x01@\x03\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-ch\
+unk\x01\x16\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]p\
+acket.add-chunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07versi\
+on}\0\x18\x04\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1\
+.0\x05\x09\x02\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\
+\x0a\x04\0\x05batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\
+\x0bnot-granted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05qu\
+ota\0\0\x08too-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such\
+-packet\0\0\x05other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\
+\x01\x01i\x08\x01j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]coll\
+ector.open\x01\x0b\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06pack\
+et\x0d\0\x0e\x04\0\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05typ\
+e1s\x03id1s\x05type2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\
+\x01h\x01\x01@\x03\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]c\
+ollector.relay\x01\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01\
+@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03\
+all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04\
+warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\
+\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x02\x03\0\0\x07verdi\
+ct\x01B\x0b\x02\x03\x02\x01\x0f\x04\0\x07verdict\x03\0\0\x02\x03\x02\x01\x0a\x04\
+\0\x05batch\x03\0\x02\x01j\0\x01s\x01@\0\0\x04\x04\0\x04init\x01\x05\x01h\x03\x01\
+p\x01\x01@\x01\x07packets\x06\0\x07\x04\0\x08on-batch\x01\x08\x04\0\x1ahep:filte\
+r/callbacks@0.1.0\x05\x10\x04\0\x17hep:filter/filter@0.1.0\x04\0\x0b\x0c\x01\0\x06\
+filter\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258\
+.3\x10wit-bindgen-rust\x060.61.1";
   };
   )
 }
@@ -3618,75 +4641,90 @@ pub use __export_filter_impl as export;
 #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:hep:filter@0.1.0:filter-with-all-of-its-exports-removed:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3148] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xaf\x17\x01A\x02\x01\
-A\x13\x01B\x0e\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3891] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x96\x1d\x01A\x02\x01\
+A\x15\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
 \0\x0aip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\
 \0\x03\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02\
-id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x03\x04pass\x04skip\x04drop\x04\
-\0\x07verdict\x03\0\x0a\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0a\
-no-payload\0\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0e\
-not-in-version\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x0c\x03\0\x16hep\
-:filter/types@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x08chunk-id\x02\x03\0\
-\0\x0aedit-error\x02\x03\0\0\x08endpoint\x02\x03\0\0\x0aip-address\x01B?\x02\x03\
-\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\x03\x02\x01\x02\x04\0\x08chunk-id\x03\0\x02\
-\x02\x03\x02\x01\x03\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x08\
-endpoint\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x0aip-address\x03\0\x08\x01r\x0b\x07\
-version}\x0bip-protocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destinati\
-on-port{\x08agent-idy\x0epayload-lengthy\x06source\x09\x0bdestination\x09\x0bcap\
-tured-atw\x04\0\x07scalars\x03\0\x0a\x01r\x04\x09transports\x04peer\x07\x05local\
-\x07\x08listeners\x04\0\x06sender\x03\0\x0c\x01r\x02\x06offsety\x06lengthy\x04\0\
-\x04span\x03\0\x0e\x04\0\x05batch\x03\x01\x01h\x10\x01@\x01\x04self\x11\0y\x04\0\
-\x11[method]batch.len\x01\x12\x01p\x0b\x01@\x01\x04self\x11\0\x13\x04\0\x15[meth\
-od]batch.scalars\x01\x14\x01p}\x01@\x04\x04self\x11\x05indexy\x06offsety\x03maxy\
-\0\x15\x04\0\x15[method]batch.payload\x01\x16\x01@\x02\x04self\x11\x03maxy\0\x15\
-\x04\0\x16[method]batch.payloads\x01\x17\x01k\x15\x01@\x03\x04self\x11\x05indexy\
-\x02id\x03\0\x18\x04\0\x13[method]batch.chunk\x01\x19\x01p\x01\x01@\x02\x04self\x11\
-\x05indexy\0\x1a\x04\0\x14[method]batch.chunks\x01\x1b\x01@\x02\x04self\x11\x05i\
-ndexy\0\x18\x04\0\x1c[method]batch.correlation-id\x01\x1c\x04\0\x18[method]batch\
-.agent-name\x01\x1c\x01@\x02\x04self\x11\x05indexy\0\x0d\x04\0\x14[method]batch.\
-sender\x01\x1d\x01j\0\x01\x05\x01@\x03\x04self\x11\x05indexy\x07payload\x15\0\x1e\
-\x04\0\x19[method]batch.set-payload\x01\x1f\x01p\x0f\x01@\x04\x04self\x11\x05ind\
-exy\x05spans\x20\x04fill}\0\x1e\x04\0\x12[method]batch.mask\x01!\x01@\x04\x04sel\
-f\x11\x05indexy\x02id\x03\x04body\x15\0\x1e\x04\0\x17[method]batch.set-chunk\x01\
-\"\x04\0\x17[method]batch.add-chunk\x01\"\x01j\x01y\x01\x05\x01@\x03\x04self\x11\
-\x05indexy\x02id\x03\0#\x04\0\x1a[method]batch.remove-chunk\x01$\x01@\x04\x04sel\
-f\x11\x05indexy\x06source\x07\x0bdestination\x07\0\x1e\x04\0\x16[method]batch.se\
-t-flow\x01%\x01@\x03\x04self\x11\x05indexy\x0bip-protocol}\0\x1e\x04\0\x1d[metho\
-d]batch.set-ip-protocol\x01&\x01@\x03\x04self\x11\x05indexy\x0cpayload-type}\0\x1e\
-\x04\0\x1e[method]batch.set-payload-type\x01'\x01@\x03\x04self\x11\x05indexy\x08\
-agent-idy\0\x1e\x04\0\x1a[method]batch.set-agent-id\x01(\x01@\x03\x04self\x11\x05\
-indexy\x0bcaptured-atw\0\x1e\x04\0\x1d[method]batch.set-captured-at\x01)\x01@\x03\
-\x04self\x11\x05indexy\x0ecorrelation-id\x15\0\x1e\x04\0\x20[method]batch.set-co\
-rrelation-id\x01*\x03\0\x18hep:filter/packets@0.1.0\x05\x06\x01B\x1b\x02\x03\x02\
-\x01\x02\x04\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x03\x04\0\x0aedit-error\x03\0\
-\x02\x02\x03\x02\x01\x04\x04\0\x08endpoint\x03\0\x04\x04\0\x06packet\x03\x01\x01\
-p}\x01i\x06\x01j\x01\x08\x01\x03\x01@\x05\x06source\x05\x0bdestination\x05\x0bip\
--protocol}\x0cpayload-type}\x07payload\x07\0\x09\x04\0\x13[static]packet.pack\x01\
-\x0a\x01h\x06\x01@\x02\x04self\x0b\x0bcaptured-atw\x01\0\x04\0\x1e[method]packet\
-.set-captured-at\x01\x0c\x01@\x02\x04self\x0b\x08agent-idy\x01\0\x04\0\x1b[metho\
-d]packet.set-agent-id\x01\x0d\x01j\0\x01\x03\x01@\x02\x04self\x0b\x0ecorrelation\
--id\x07\0\x0e\x04\0![method]packet.set-correlation-id\x01\x0f\x01@\x02\x04self\x0b\
-\x04jsons\0\x0e\x04\0$[method]packet.set-extra-correlation\x01\x10\x01@\x03\x04s\
-elf\x0b\x02id\x01\x04body\x07\0\x0e\x04\0\x18[method]packet.add-chunk\x01\x11\x01\
-j\x01\x07\x01\x03\x01@\x02\x04self\x0b\x07version}\0\x12\x04\0\x15[method]packet\
-.encode\x01\x13\x03\0\x18hep:filter/packing@0.1.0\x05\x07\x02\x03\0\x01\x05batch\
-\x02\x03\0\x02\x06packet\x01B\x15\x02\x03\x02\x01\x08\x04\0\x05batch\x03\0\0\x02\
-\x03\x02\x01\x09\x04\0\x06packet\x03\0\x02\x01q\x02\x0bnot-granted\0\0\x05other\x01\
-s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05quota\0\0\x08too-long\x01y\0\x0epo\
-stponed-full\0\0\x0abad-packet\x01s\0\x0eno-such-packet\0\0\x05other\x01s\0\x04\0\
-\x0asend-error\x03\0\x06\x04\0\x09collector\x03\x01\x01i\x08\x01j\x01\x09\x01\x05\
-\x01@\x01\x04names\0\x0a\x04\0\x16[static]collector.open\x01\x0b\x01h\x08\x01h\x03\
-\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06packet\x0d\0\x0e\x04\0\x16[method]collec\
-tor.send\x01\x0f\x01h\x01\x01@\x03\x04self\x0c\x07packets\x10\x05indexy\0\x0e\x04\
-\0\x17[method]collector.relay\x01\x11\x03\0\x18hep:filter/sending@0.1.0\x05\x0a\x01\
-B\x07\x01ks\x01@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\
-\0\x03\x04\0\x03all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0b\x01B\x04\x01\
-m\x04\x05error\x04warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\
-\x01\x04lines\x01\0\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0c\x04\
-\07hep:filter/filter-with-all-of-its-exports-removed@0.1.0\x04\0\x0b,\x01\0&filt\
-er-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\
-\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint3\
+2\x0ainet4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\
+\x03\0\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-a\
+ddr\x01y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\
+\x04\0\x0bchunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdic\
+t\x03\0\x0e\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\
+\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-versi\
+on\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/type\
+s@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chun\
+k-id\x02\x03\0\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoin\
+t\x02\x03\0\0\x0aip-address\x01BI\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\
+\x03\x02\x01\x02\x04\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chun\
+k-id\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\
+\x05\x04\0\x0aedit-error\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\
+\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-pr\
+otocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destination-port{\x08agent\
+-idy\x0epayload-lengthy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07\
+scalars\x03\0\x0e\x01r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\
+\0\x06sender\x03\0\x10\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\
+\0\x05batch\x03\x01\x01h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\
+\x16\x01p\x0f\x01@\x01\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01\
+p}\x01@\x04\x04self\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batc\
+h.payload\x01\x1a\x01@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payl\
+oads\x01\x1b\x01k\x19\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[m\
+ethod]batch.chunk\x01\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05\
+indexy\x02id\x05\x04form\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01\
+p\x01\x01@\x02\x04self\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\
+\x02\x04self\x15\x05indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\
+\x18[method]batch.agent-name\x01#\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14\
+[method]batch.sender\x01$\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07paylo\
+ad\x19\0%\x04\0\x19[method]batch.set-payload\x01&\x01p\x13\x01@\x04\x04self\x15\x05\
+indexy\x05spans'\x04fill}\0%\x04\0\x12[method]batch.mask\x01(\x01@\x04\x04self\x15\
+\x05indexy\x02id\x05\x04body\x19\0%\x04\0\x17[method]batch.set-chunk\x01)\x01@\x04\
+\x04self\x15\x05indexy\x02id\x05\x05value\x07\0%\x04\0\x1d[method]batch.set-chun\
+k-value\x01*\x04\0\x17[method]batch.add-chunk\x01)\x01j\x01y\x01\x09\x01@\x03\x04\
+self\x15\x05indexy\x02id\x05\0+\x04\0\x1a[method]batch.remove-chunk\x01,\x01@\x04\
+\x04self\x15\x05indexy\x06source\x0b\x0bdestination\x0b\0%\x04\0\x16[method]batc\
+h.set-flow\x01-\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0%\x04\0\x1d[meth\
+od]batch.set-ip-protocol\x01.\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0%\
+\x04\0\x1e[method]batch.set-payload-type\x01/\x01@\x03\x04self\x15\x05indexy\x08\
+agent-idy\0%\x04\0\x1a[method]batch.set-agent-id\x010\x01@\x03\x04self\x15\x05in\
+dexy\x0bcaptured-atw\0%\x04\0\x1d[method]batch.set-captured-at\x011\x01@\x03\x04\
+self\x15\x05indexy\x0ecorrelation-id\x19\0%\x04\0\x20[method]batch.set-correlati\
+on-id\x012\x03\0\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\
+\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\
+\x02\x01\x05\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\
+\x03\0\x06\x04\0\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06\
+source\x07\x0bdestination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\
+\x04\0\x13[static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0b\
+ip-protocol}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01\
+h\x08\x01j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[met\
+hod]packet.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\
+\0\x1e[method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-at\
+w\x01\0\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08\
+agent-idy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\
+\x0ecorrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01\
+@\x02\x04self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\
+\x01@\x03\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-ch\
+unk\x01\x16\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]p\
+acket.add-chunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07versi\
+on}\0\x18\x04\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1\
+.0\x05\x09\x02\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\
+\x0a\x04\0\x05batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\
+\x0bnot-granted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05qu\
+ota\0\0\x08too-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such\
+-packet\0\0\x05other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\
+\x01\x01i\x08\x01j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]coll\
+ector.open\x01\x0b\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06pack\
+et\x0d\0\x0e\x04\0\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05typ\
+e1s\x03id1s\x05type2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\
+\x01h\x01\x01@\x03\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]c\
+ollector.relay\x01\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01\
+@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03\
+all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04\
+warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\
+\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x04\07hep:filter/fil\
+ter-with-all-of-its-exports-removed@0.1.0\x04\0\x0b,\x01\0&filter-with-all-of-it\
+s-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-compone\
+nt\x070.258.3\x10wit-bindgen-rust\x060.61.1";
 
 #[inline(never)]
 #[doc(hidden)]

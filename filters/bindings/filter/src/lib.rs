@@ -44,7 +44,9 @@ pub use generated::hep::filter::log::Level;
 pub use generated::hep::filter::packets::{Batch, Scalars, Sender, Span};
 pub use generated::hep::filter::packing::Packet;
 pub use generated::hep::filter::sending::{Collector, OpenError, SendError};
-pub use generated::hep::filter::types::{Chunk, ChunkId, EditError, Endpoint, IpAddress, Verdict};
+pub use generated::hep::filter::types::{
+    Chunk, ChunkForm, ChunkId, ChunkValue, EditError, Endpoint, IpAddress, Verdict,
+};
 
 /// The payload is compressed and cannot be read; one that can reads inflated. A bit of [`Scalars::marks`].
 pub const COMPRESSED: u8 = 1;
