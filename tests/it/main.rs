@@ -3,6 +3,8 @@
 
 /// What is done in the background and what waits: `hep_async`, its local timeouts, retries and cool-down.
 mod asynchronous;
+/// Listeners under attack: nothing is kept waiting, and no other peer notices.
+mod attacks;
 /// Captures of every kind give the packets that are in them.
 mod capture;
 /// Several filters in a row: the callback rule, the two lanes, ticks and sending.

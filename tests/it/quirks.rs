@@ -185,3 +185,131 @@ fn a_whole_packet_that_heplify_sends_in_gzip_is_refused_by_name_or_unpacked() {
         gateway.stop();
     }
 }
+
+/// What a sender says reads as it was meant, and leaves as it came.
+fn passes(octets: &[u8]) -> hepgate::wire::Packet {
+    let (gateway, out) = start("");
+    udp_agent(gateway.listener("udp")).send(octets).unwrap();
+    assert_eq!(out.next(), octets);
+    gateway.stop();
+    decode(octets.to_vec().into()).unwrap()
+}
+
+fn text(packet: &hepgate::wire::Packet, id: ChunkId) -> Option<String> {
+    let body = packet.chunks().find(|chunk| chunk.id == id)?.body.to_vec();
+    Some(String::from_utf8(body).unwrap())
+}
+
+#[test]
+fn asterisk_always_fills_the_correlation_id_and_has_its_name_in_0x13() {
+    let packet = passes(&hep3(&[
+        (0x01, &[2]),
+        (0x02, &[17]),
+        (0x03, &[192, 0, 2, 1]),
+        (0x04, &[192, 0, 2, 2]),
+        (0x07, &[0x13, 0xc4]),
+        (0x08, &[0x13, 0xc4]),
+        (0x09, &[0x6b, 0x49, 0xd2, 0]),
+        (0x0a, &[0, 0, 0, 5]),
+        (0x0b, &[1]),
+        (0x0c, &[0, 0, 0, 7]),
+        (0x0e, b"key"),
+        (0x11, b"call-1"),
+        (0x13, b"asterisk"),
+        (0x0f, b"OPTIONS sip:a SIP/2.0\r\n\r\n"),
+    ]));
+    assert_eq!(text(&packet, ChunkId::CORRELATION_ID).as_deref(), Some("call-1"));
+    assert_eq!(text(&packet, ChunkId::AGENT_NAME).as_deref(), Some("asterisk"));
+    assert_eq!((packet.head().agent_id, packet.head().source_port), (7, 5_060));
+}
+
+#[test]
+fn rtpengine_sends_rtcp_as_json_of_type_5_over_udp_whatever_it_was() {
+    for octets in frames("rtpengine-v3-udp") {
+        let packet = passes(&octets);
+        assert_eq!((packet.head().payload_type.0, packet.head().ip_protocol), (5, 17));
+        assert!(text(&packet, ChunkId::CORRELATION_ID).is_some());
+        let report: serde_json::Value = serde_json::from_slice(packet.payload()).unwrap();
+        assert!(report["ssrc"].is_number(), "{report}");
+    }
+}
+
+#[test]
+fn kamailio_sends_its_key_and_logs_of_type_100() {
+    let packets: Vec<_> = frames("kamailio-siptrace-v3-udp").iter().map(|octets| passes(octets)).collect();
+    assert!(packets.iter().all(|packet| text(packet, ChunkId::AUTH_KEY).as_deref() == Some("kamkey")));
+    assert!(packets.iter().any(|packet| packet.head().payload_type.0 == 100));
+    assert!(packets.iter().any(|packet| packet.head().payload_type.0 == 1));
+}
+
+#[test]
+fn opensips_sends_further_correlation_as_json_behind_the_payload_and_packets_without_one() {
+    let packet = passes(&hep3(&[
+        (0x01, &[2]),
+        (0x02, &[6]),
+        (0x0b, &[0x58]),
+        (0x0f, b"GET / HTTP/1.1"),
+        (0x65, br#"{"sip":"call-1","rest":"7"}"#),
+        (0x11, b"call-1"),
+    ]));
+    assert_eq!(packet.payload(), b"GET / HTTP/1.1");
+    assert_eq!(text(&packet, ChunkId::EXTRA_CORRELATION).as_deref(), Some(r#"{"sip":"call-1","rest":"7"}"#));
+    assert_eq!(text(&packet, ChunkId::CORRELATION_ID).as_deref(), Some("call-1"));
+    let packet = passes(&hep3(&[(0x01, &[2]), (0x02, &[6]), (0x0b, &[0x60]), (0x65, br#"{"sip":"a","rest":"b"}"#)]));
+    assert_eq!((packet.head().payload, packet.payload().len()), (hepgate::wire::Payload::Absent, 0));
+}
+
+/// sofia-sip, which FreeSWITCH is made of, counts the time into `hp_l`: 28 and 52.
+#[test]
+fn freeswitch_s_hep1_and_hep2_are_read_whatever_length_their_header_states() {
+    let mut v4 = vec![1, 28, 2, 17, 0x13, 0xc4, 0x13, 0xc5, 192, 0, 2, 1, 192, 0, 2, 2];
+    let mut hep2 = v4.clone();
+    hep2[0] = 2;
+    hep2.extend_from_slice(&[0, 0xd2, 0x49, 0x6b, 5, 0, 0, 0, 7, 0, 0, 0]);
+    let mut v6 = vec![1, 52, 10, 17, 0x13, 0xc4, 0x13, 0xc5];
+    v6.extend_from_slice(&"2001:db8::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    v6.extend_from_slice(&"2001:db8::2".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    for octets in [&mut v4, &mut hep2, &mut v6] {
+        octets.extend_from_slice(b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+        let packet = passes(octets);
+        assert_eq!(packet.payload(), b"OPTIONS sip:a SIP/2.0\r\n\r\n");
+        assert_eq!((packet.head().source_port, packet.head().destination_port), (5_060, 5_061));
+    }
+    assert_eq!(decode(hep2.into()).unwrap().head().captured_at.unwrap().seconds, 0x6b49_d200);
+}
+
+/// By its README, hep-js says family 0, time 0 and type 0, and cuts UTF-8 in the middle of a letter.
+#[test]
+fn hep_js_s_family_time_and_type_of_0_are_carried() {
+    let packet = passes(&hep3(&[
+        (0x01, &[0]),
+        (0x02, &[0]),
+        (0x03, &[127, 0, 0, 1]),
+        (0x04, &[127, 0, 0, 1]),
+        (0x09, &[0; 4]),
+        (0x0a, &[0; 4]),
+        (0x0b, &[0]),
+        (0x0f, b"caf\xc3"),
+    ]));
+    assert_eq!((packet.head().payload_type.0, packet.payload()), (0, &b"caf\xc3"[..]));
+    assert_eq!(packet.head().source.unwrap().to_string(), "127.0.0.1");
+}
+
+/// heplify may send protobuf on the port of HEP: its first field is the version, as a number.
+#[test]
+fn heplify_s_protobuf_is_refused_and_counted_and_costs_no_other_packet() {
+    let (gateway, out) = start("");
+    let agent = udp_agent(gateway.listener("udp"));
+    let mut protobuf = vec![0x08, 3, 0x10, 17, 0x1a, 9];
+    protobuf.extend_from_slice(b"192.0.2.1");
+    protobuf.extend_from_slice(&[0x22, 9]);
+    protobuf.extend_from_slice(b"192.0.2.2");
+    agent.send(&protobuf).unwrap();
+    agent.send(&hep3(&[(0x0f, b"next")])).unwrap();
+    assert_eq!(out.next(), hep3(&[(0x0f, b"next")]));
+    gateway.await_metric("hepgate_listener_rejected_packets_total", &[("reason", "not-hep")], 1);
+    let mut stream = TcpStream::connect(gateway.listener("tcp")).unwrap();
+    stream.write_all(&protobuf).unwrap();
+    gateway.await_metric("hepgate_listener_closed_connections_total", &[("reason", "not-hep")], 1);
+    gateway.stop();
+}

@@ -31,11 +31,22 @@ fn start(folder: tempfile::TempDir, more: &str, sink: &UdpSink) -> Gateway {
 }
 
 /// An agent that trusts that authority and may show a certificate.
-fn agent(
+pub(crate) fn agent(
     to: SocketAddr,
     authority: &Authority,
     own: Option<&(String, String)>,
 ) -> StreamOwned<ClientConnection, TcpStream> {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(client(authority, own), stream)
+}
+
+/// An agent's side of a connection that nobody has yet.
+pub(crate) fn hello(authority: &Authority) -> ClientConnection {
+    client(authority, None)
+}
+
+fn client(authority: &Authority, own: Option<&(String, String)>) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -49,9 +60,7 @@ fn agent(
         }
     };
     let name = ServerName::try_from("gateway.test").unwrap();
-    let stream = TcpStream::connect(to).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), stream)
+    ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
 /// Sends and sees whether the gateway lets it: an agent that is not let in hears so at its next read.
