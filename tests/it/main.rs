@@ -34,6 +34,8 @@ mod hostile;
 mod laws;
 /// Where HEP comes in: garbage, limits, half packets.
 mod listeners;
+/// The examples of config/migration.md do what it says.
+mod migration;
 /// Ways in which octets go wrong.
 mod mutate;
 /// What real senders do that the specification does not say, through a running gateway.
