@@ -11,7 +11,7 @@ use crate::corpus;
 use crate::support::certificates::{Authority, write};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, HEPGATE};
-use crate::support::peers::{TcpSink, TlsSink, TlsStream, next_packet, udp_agent};
+use crate::support::peers::{TcpSink, TlsSink, next_packet, udp_agent};
 use crate::support::settings::{BOTH_LISTENERS, collector, packet};
 
 const SENT: &str = "hepgate_collector_sent_packets_total";
@@ -25,8 +25,9 @@ const NAME: &str = "server_name = \"homer.test\"\n";
 const QUICK: &str = "hep_max_retries = 0\nbackoff_min = \"1ms\"\nbackoff_max = \"20ms\"\n";
 
 fn config(to: &str, more: &[&str]) -> String {
+    let ca = if to.starts_with("hep_tls:") { "ca = \"ca.pem\"\n" } else { "" };
     let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
-    [BOTH_LISTENERS, &collector("out", to), QUICK, "ca = \"ca.pem\"\n", &more.concat(), route].concat()
+    [BOTH_LISTENERS, &collector("out", to), QUICK, ca, &more.concat(), route].concat()
 }
 
 /// A gateway that trusts that authority.
@@ -267,13 +268,30 @@ fn without_a_ca_those_are_trusted_that_the_system_trusts() {
     }
 }
 
+/// A connection as its collector has it, and the socket under it.
+type Accepted = (Box<dyn Read>, TcpStream);
+
 /// A collector that resets its connections wherever it likes gets no packet twice, and none out of order.
 #[test]
 fn a_collector_that_resets_its_connections_gets_no_packet_twice_and_keeps_the_order() {
     let authority = Authority::new("ours");
-    let sink = TlsSink::new(&authority.sign("homer.test"), None, &[&TLS13]);
+    let plain = TcpSink::new();
+    let to = plain.to();
+    resets(&authority, &to, "", &|| {
+        let stream = plain.accept();
+        (Box::new(stream.try_clone().unwrap()), stream)
+    });
+    let tls = TlsSink::new(&authority.sign("homer.test"), None, &[&TLS13]);
+    resets(&authority, &tls.to(), NAME, &|| {
+        let stream = tls.accept().unwrap();
+        let socket = stream.sock.try_clone().unwrap();
+        (Box::new(stream), socket)
+    });
+}
+
+fn resets(authority: &Authority, to: &str, keys: &str, accept: &dyn Fn() -> Accepted) {
     let more = "hep_async_max_postponed_chunks = 100000\nhep_send_timeout = 600000\n";
-    let gateway = start(&authority, &sink.to(), &[NAME, more]);
+    let gateway = start(authority, to, &[keys, more]);
     let to = gateway.listener("tcp");
     let enough = Arc::new(AtomicBool::new(false));
     let told = Arc::clone(&enough);
@@ -288,8 +306,9 @@ fn a_collector_that_resets_its_connections_gets_no_packet_twice_and_keeps_the_or
         (stream, sent)
     });
     let mut next = 0;
-    let mut take = |out: &mut TlsStream| {
-        let came = next_packet(out);
+    let mut take = |out: &mut dyn Read| {
+        let mut out = out;
+        let came = next_packet(&mut out);
         let text = std::str::from_utf8(&came[12..]).unwrap();
         let number: usize = text.split(' ').next().unwrap().parse().unwrap();
         assert_eq!(came, numbered(number));
@@ -298,20 +317,20 @@ fn a_collector_that_resets_its_connections_gets_no_packet_twice_and_keeps_the_or
         number
     };
     for round in 0..20_usize {
-        let mut out = sink.accept().unwrap();
+        let (mut out, socket) = accept();
         for _ in 0..round * 7 % 40 {
-            take(&mut out);
+            take(&mut *out);
         }
         // In the middle of a packet, and of a record; nothing is read any more, so it is a reset.
         out.read_exact(&mut vec![0; round % 6]).unwrap();
-        socket2::SockRef::from(&out.sock).set_linger(Some(Duration::ZERO)).unwrap();
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO)).unwrap();
         drop(out);
     }
-    let mut out = sink.accept().unwrap();
+    let (mut out, _socket) = accept();
     enough.store(true, Ordering::SeqCst);
     let (mut stream, sent) = sender.join().unwrap();
     stream.write_all(&numbered(sent)).unwrap();
-    while take(&mut out) < sent {}
+    while take(&mut *out) < sent {}
     gateway.await_metric(WAITING, &[], 0);
     let metrics = gateway.metrics();
     assert_eq!(metrics.sum(SENT) + metrics.sum(DROPPED), u64::try_from(sent).unwrap() + 1);
