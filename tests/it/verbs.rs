@@ -122,6 +122,29 @@ fn a_chunk_is_read_in_each_form_and_one_that_does_not_fit_is_an_error() {
     assert_eq!((body(&packet, 33)[0], body(&packet, 33)[8]), (1, 7));
 }
 
+/// As in `hep_set`: what must agree with something else is set together with it.
+#[test]
+fn the_family_and_the_time_are_not_set_by_themselves() {
+    for (vendor, kind, form, refused) in [
+        (0, 0x01, UINT8, true),
+        (0, 0x09, UINT32, true),
+        (0, 0x0a, UINT32, true),
+        // Another vendor's numbers are its own, and the rest is free.
+        (9, 0x01, UINT8, false),
+        (0, 0x0c, UINT32, false),
+        (0, 0x02, UINT8, false),
+    ] {
+        let packet = after(&format!(
+            "(call $set (local.get $batch) (i32.const 0) (i32.const {vendor}) (i32.const {kind}) (i32.const {form})
+               (i64.const 10) (i64.const 0) (i32.const 1024)) {}",
+            set(30, OCTETS, 1_024, 8)
+        ));
+        // Whether it is an error, and which: other is the last.
+        let answer = body(&packet, 30);
+        assert_eq!((answer[0] == 1, answer[0] == 1 && answer[4] == 7), (refused, refused), "{vendor} {kind}");
+    }
+}
+
 /// `$hep_net`.
 #[test]
 fn a_filter_learns_who_sent_us_a_packet_over_what() {

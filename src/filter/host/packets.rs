@@ -125,7 +125,7 @@ impl HostBatch for State {
     }
 
     fn set_chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId, body: Vec<u8>) -> Edited {
-        self.edit(&batch, index, body.len(), |draft| draft.set_chunk(chunk_id(id), &body))
+        self.set_body(&batch, index, id, &body, Draft::set_chunk)
     }
 
     fn set_chunk_value(&mut self, batch: Handle, index: u32, id: types::ChunkId, value: types::ChunkValue) -> Edited {
@@ -133,7 +133,7 @@ impl HostBatch for State {
     }
 
     fn add_chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId, body: Vec<u8>) -> Edited {
-        self.edit(&batch, index, body.len(), |draft| draft.add_chunk(chunk_id(id), &body))
+        self.set_body(&batch, index, id, &body, Draft::add_chunk)
     }
 
     fn remove_chunk(&mut self, batch: Handle, index: u32, id: types::ChunkId) -> Edited<u32> {
@@ -189,6 +189,23 @@ impl State {
         Ok(body)
     }
 
+    fn set_body(
+        &mut self,
+        batch: &Handle,
+        index: u32,
+        id: types::ChunkId,
+        body: &[u8],
+        edit: impl FnOnce(&mut Draft, ChunkId, &[u8]) -> Result<(), crate::wire::EditError>,
+    ) -> Edited {
+        let id = chunk_id(id);
+        if let Some((_, why)) = NOT_BY_ITSELF.iter().find(|(other, _)| *other == id) {
+            self.check_batch(batch)?;
+            self.charge(body.len())?;
+            return Ok(Err(EditError::Other(format!("{id} cannot be set by itself: {why}"))));
+        }
+        self.edit(batch, index, body.len(), |draft| edit(draft, id, body))
+    }
+
     /// An edit costs what it hands over and what the packet has, as most edits write the packet anew.
     fn edit<T>(
         &mut self,
@@ -204,6 +221,13 @@ impl State {
         Ok(edit(draft).map_err(to_wit_edit_error))
     }
 }
+
+/// What is set by a function of its own, together with what it must agree with: as in `hep_set`.
+const NOT_BY_ITSELF: [(ChunkId, &str); 3] = [
+    (ChunkId::IP_FAMILY, "set-flow sets it with the addresses"),
+    (ChunkId::SECONDS, "set-captured-at sets it with the microseconds"),
+    (ChunkId::MICROSECONDS, "set-captured-at sets it with the seconds"),
+];
 
 fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
     let head = packet.head();

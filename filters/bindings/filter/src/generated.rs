@@ -1271,6 +1271,8 @@ pub mod hep {
         /// Sets a chunk: the deciding one is replaced where it stands, others of its kind go; if there is none, it is
         /// added at the end. Payload and compressed payload (0x0f, 0x10) are one kind, and so are the two source
         /// addresses and the two destination addresses. HEP1 and HEP2 become HEP3.
+        /// `other` for the IP family (0x01) and the time (0x09, 0x0a), which are not set by themselves: `set-flow` and
+        /// `set-captured-at` set them.
         #[allow(async_fn_in_trait)]
         pub fn set_chunk(&self,index: u32,id: ChunkId,body: &[u8],) -> ::core::result::Result<(),EditError>{
           unsafe {
@@ -1511,7 +1513,7 @@ pub mod hep {
       }
       impl Batch {
         #[allow(unused_unsafe, clippy::all)]
-        /// Adds a chunk at the end, whether or not there is one of that id.
+        /// Adds a chunk at the end, whether or not there is one of that id; `other` as `set-chunk` says.
         #[allow(async_fn_in_trait)]
         pub fn add_chunk(&self,index: u32,id: ChunkId,body: &[u8],) -> ::core::result::Result<(),EditError>{
           unsafe {
