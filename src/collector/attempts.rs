@@ -113,6 +113,26 @@ mod tests {
         }
     }
 
+    /// The moments of the attempts, in seconds, until the first one at which the collector is back.
+    fn attempts_until(back: Duration, mut attempts: Attempts) -> Vec<Duration> {
+        let mut at = vec![Duration::ZERO];
+        while let Some(now) = at.last().copied().filter(|now| *now < back) {
+            at.push(now + attempts.fail(0).wait());
+        }
+        at
+    }
+
+    #[test]
+    fn a_collector_that_is_back_after_minutes_is_connected_to_within_the_longest_wait_or_the_cool_down() {
+        let back = 600 * SECOND;
+        let at = attempts_until(back, attempts(0));
+        assert_eq!(at[..5], [0, 1, 3, 7, 11].map(|n| n * SECOND));
+        assert!(at.last().is_some_and(|now| *now - back <= 4 * SECOND), "{at:?}");
+        // Five attempts in the first seconds, and then none until the hour is over.
+        let at = attempts_until(back, attempts(5));
+        assert_eq!(at, [0, 1, 3, 7, 11, 3_611].map(|n| n * SECOND));
+    }
+
     #[test]
     fn a_connection_that_is_closed_at_once_is_made_ever_more_seldom() {
         let mut attempts = attempts(5);

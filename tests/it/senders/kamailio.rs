@@ -13,7 +13,8 @@ const REQUESTS: usize = 5;
 
 /// A Kamailio that answers every request itself and traces what it gets. Debian installs its modules for one
 /// architecture's folder; it knows which by itself.
-fn settings(port: u16, to: &str, version: u8) -> String {
+fn settings(host: &str, port: u16, to: &str, version: u8) -> String {
+    let further = if host == "127.0.0.1" { String::new() } else { format!("listen=udp:{host}:{port}") };
     let log = if version == 3 { "hlog(\"a line of Kamailio's\");" } else { "" };
     format!(
         r#"
@@ -27,6 +28,7 @@ dns=no
 rev_dns=no
 listen=udp:127.0.0.1:{port}
 listen=tcp:127.0.0.1:{port}
+{further}
 loadmodule "tm.so"
 loadmodule "sl.so"
 loadmodule "pv.so"
@@ -49,9 +51,9 @@ request_route {{
 }
 
 fn ask(socket: &UdpSocket, number: usize) -> String {
-    let port = socket.local_addr().unwrap().port();
+    let us = socket.local_addr().unwrap();
     let request = format!(
-        "OPTIONS sip:kamailio@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.1:{port};branch=z9hG4bK{number}\r\n\
+        "OPTIONS sip:kamailio@127.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {us};branch=z9hG4bK{number}\r\n\
          From: <sip:alice@127.0.0.1>;tag={number}\r\nTo: <sip:bob@127.0.0.1>\r\nCall-ID: call-{number}\r\n\
          CSeq: {number} OPTIONS\r\nMax-Forwards: 5\r\nContent-Length: 0\r\n\r\n"
     );
@@ -63,18 +65,19 @@ fn ask(socket: &UdpSocket, number: usize) -> String {
     request
 }
 
-fn traces(version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
+/// `host` is where Kamailio gets SIP; what it sends as HEP goes over IPv4.
+fn traces(host: &str, version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
     let rig = Rig::start();
     let folder = tempfile::tempdir().unwrap();
     let port = free_port();
     let to = if over_tcp { format!("sip:{};transport=tcp", rig.tap.tcp) } else { format!("sip:{}", rig.tap.udp) };
     let path = folder.path().join("kamailio.cfg");
-    std::fs::write(&path, settings(port, &to, version)).unwrap();
+    std::fs::write(&path, settings(host, port, &to, version)).unwrap();
     let mut command = Command::new("kamailio");
     command.arg("-f").arg(&path).args(["-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
     let mut kamailio = Program::start(&mut command, folder.path());
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.connect(("127.0.0.1", port)).unwrap();
+    let socket = UdpSocket::bind(format!("{host}:0")).unwrap();
+    socket.connect(format!("{host}:{port}")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     await_udp_port(port, || kamailio.assert_running());
     let requests = (1..=REQUESTS).map(|number| ask(&socket, number)).collect();
@@ -83,14 +86,18 @@ fn traces(version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
 }
 
 fn check(version: u8, over_tcp: bool) {
-    let (arrived, requests) = traces(version, over_tcp);
+    check_at("127.0.0.1", version, over_tcp);
+}
+
+fn check_at(host: &str, version: u8, over_tcp: bool) {
+    let (arrived, requests) = traces(host, version, over_tcp);
     let is_sip = |packet: &&hepgate::wire::Packet| packet.head().payload_type == PayloadType::SIP;
     let sip: Vec<_> = arrived.packets.iter().filter(is_sip).collect();
     assert_eq!(sip.len(), REQUESTS);
     for (packet, request) in sip.iter().zip(&requests) {
         assert_eq!(packet.head().version, Version::from_number(version).unwrap());
         assert_eq!(packet.payload(), request.as_bytes());
-        assert_eq!(packet.head().source.unwrap().to_string(), "127.0.0.1");
+        assert_eq!(packet.head().source.unwrap().to_string(), host.trim_matches(['[', ']']));
         match version {
             3 => assert!(packet.chunks().any(|chunk| chunk.id == ChunkId::AUTH_KEY && chunk.body == b"kamkey")),
             1 => assert_eq!(packet.head().captured_at, None),
@@ -125,4 +132,12 @@ fn kamailio_sends_hep3() {
 #[ignore = "needs kamailio; tests/run runs it"]
 fn kamailio_sends_hep3_over_tcp() {
     check(3, true);
+}
+
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn kamailio_sends_sip_of_ipv6() {
+    for version in [1, 2, 3] {
+        check_at("[::1]", version, false);
+    }
 }
