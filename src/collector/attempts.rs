@@ -58,11 +58,12 @@ impl Attempts {
         self.failed = 0;
     }
 
-    /// A connection is gone. One that was there for a while lets the waits begin anew; a collector that takes
-    /// connections only to close them is asked ever more seldom.
+    /// A connection is gone. One that was there for a while is made again at once, as most of those that close it are
+    /// back as soon; a collector that takes connections only to close them is asked ever more seldom.
     pub(super) fn lose(&mut self, was_there: Duration, dice: u32) -> Duration {
         if was_there >= FIRM_AFTER {
             self.backoff.succeed();
+            return AT_ONCE.mul_f64(f64::from(dice % 1_000) / 1_000.0);
         }
         self.backoff.fail(dice)
     }
@@ -70,6 +71,8 @@ impl Attempts {
 
 /// A connection that is there for so long is one to build on.
 const FIRM_AFTER: Duration = Duration::from_secs(1);
+/// Those who lost a collector together come back within that time, and not in the same moment.
+const AT_ONCE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
@@ -138,6 +141,7 @@ mod tests {
         let mut attempts = attempts(5);
         let brief = Duration::from_millis(999);
         assert_eq!([1, 2, 4, 4].map(|_| attempts.lose(brief, 0)), [1, 2, 4, 4].map(|n| n * SECOND));
-        assert_eq!(attempts.lose(SECOND, 0), SECOND);
+        assert_eq!([0, 500, 999].map(|dice| attempts.lose(SECOND, dice).as_millis()), [0, 50, 99]);
+        assert_eq!(attempts.lose(brief, 0), SECOND);
     }
 }

@@ -182,6 +182,7 @@ fn read_version(section: &mut Section<'_, '_>) -> VersionOut {
 
 fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSettings {
     let times = Duration::from_millis(1)..=Duration::from_secs(3_600);
+    let backoff_max = section.duration("backoff_max", Duration::from_secs(30), times.clone());
     let settings = StreamSettings {
         connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), times.clone()),
         hep_send_timeout: super::hep_send_timeout(section, proto_hep.hep_send_timeout),
@@ -202,8 +203,9 @@ fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSet
         ),
         hep_max_retries: super::hep_max_retries(section, proto_hep.hep_max_retries),
         hep_retry_cooldown: super::hep_retry_cooldown(section, proto_hep.hep_retry_cooldown),
-        backoff_min: section.duration("backoff_min", Duration::from_millis(100), times.clone()),
-        backoff_max: section.duration("backoff_max", Duration::from_secs(30), times),
+        // Who says only that the longest is shorter means the first one, too.
+        backoff_min: section.duration("backoff_min", Duration::from_secs(1).min(backoff_max), times),
+        backoff_max,
     };
     if settings.backoff_min > settings.backoff_max {
         section.complain(section.place(), "backoff_min is longer than backoff_max");

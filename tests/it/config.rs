@@ -206,7 +206,7 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
         (to_tcp, "connect_timeout", "0s", "1ms", "1h", "3600001ms"),
         (to_tcp, "backoff_min", "0s", "1ms", "30s", "3600001ms"),
         (to_tls, "handshake_timeout", "99ms", "100ms", "10m", "600001ms"),
-        (to_tcp, "backoff_max", "99ms", "100ms", "1h", "3600001ms"),
+        (to_tcp, "backoff_max", "0s", "1ms", "1h", "3600001ms"),
         (filter, "tick", "", "0s", "1d", "86400001ms"),
         (limits, "fast_deadline", "0s", "1ms", "60s", "60001ms"),
         (limits, "slow_deadline", "0s", "1ms", "1m", "60001ms"),
@@ -394,6 +394,20 @@ fn the_delimiter_of_homer_5_has_any_64_octets_and_no_more() {
     assert_eq!(with(64).unwrap().proto_hep.homer5_delim.len(), 64);
     assert_eq!(with(0).unwrap().proto_hep.homer5_delim, "");
     assert_eq!(with(65).unwrap_err()[0].text, "65 octets are more than 64");
+}
+
+#[test]
+fn the_first_wait_is_not_longer_than_the_longest() {
+    let with = |more: &str| parse(&format!("{LEAST}[[collector]]\nname = \"c\"\nto = \"hep_tcp:c\"\n{more}"));
+    let waits = |more: &str| match &with(more).unwrap().collectors[0].destination {
+        Destination::Tcp { stream, .. } => [stream.backoff_min, stream.backoff_max].map(|wait| wait.as_millis()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(waits(""), [1_000, 30_000]);
+    assert_eq!(waits("backoff_max = \"200ms\"\n"), [200, 200]);
+    assert_eq!(waits("backoff_min = \"30s\"\n"), [30_000, 30_000]);
+    let found = with("backoff_min = \"30001ms\"\n").unwrap_err();
+    assert_eq!((found.len(), found[0].text.as_str()), (1, "backoff_min is longer than backoff_max"));
 }
 
 #[test]
