@@ -1,17 +1,20 @@
 //! TLS of listeners and collectors: certificates, who is trusted, versions.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::reader::Section;
+use rustls::pki_types::{DnsName, ServerName};
+
+use super::reader::{Placed, Section};
 
 /// TLS of a listener.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerTls {
-    /// Our certificate, and those that lead to its root: a PEM file.
-    pub certificate: PathBuf,
-    /// Its private key: a PEM file.
-    pub key: PathBuf,
+    /// Our certificate.
+    pub own: OwnCertificate,
+    /// Others, for agents that ask for these names (SNI), in lower case.
+    pub named: BTreeMap<String, OwnCertificate>,
     /// Those that agents' certificates are signed with: a PEM file.
     pub client_ca: Option<PathBuf>,
     /// Whether agents show certificates.
@@ -81,10 +84,11 @@ pub(super) fn read_server(section: &mut Section<'_, '_>, folder: &Path) -> Optio
     }
     let min_version = read_version(section);
     let handshake_timeout = read_handshake_timeout(section);
-    let path = |file: super::Placed<String>| folder.join(file.value);
+    let named = read_named(section, folder);
+    let path = |file: Placed<String>| folder.join(file.value);
     Some(ServerTls {
-        certificate: path(certificate?),
-        key: path(key?),
+        own: OwnCertificate { certificate: path(certificate?), key: path(key?) },
+        named,
         client_ca: client_ca.map(path),
         client_certificates,
         min_version,
@@ -92,9 +96,28 @@ pub(super) fn read_server(section: &mut Section<'_, '_>, folder: &Path) -> Optio
     })
 }
 
+fn read_named(section: &mut Section<'_, '_>, folder: &Path) -> BTreeMap<String, OwnCertificate> {
+    let mut named = BTreeMap::new();
+    for mut table in section.tables("sni") {
+        let name = table.text_required("server_name", "the name that agents ask for");
+        let certificate = table.text_required("certificate", "the PEM file with the certificate for that name");
+        let key = table.text_required("key", "the PEM file with its private key");
+        if let (Some(name), Some(certificate), Some(key)) = (name, certificate, key) {
+            let own = OwnCertificate { certificate: folder.join(certificate.value), key: folder.join(key.value) };
+            if DnsName::try_from(name.value.as_str()).is_err() {
+                table.complain(&name.place, format!("{:?} is no name that an agent can ask for", name.value));
+            } else if named.insert(name.value.to_ascii_lowercase(), own).is_some() {
+                table.complain(&name.place, format!("another certificate is for {:?}", name.value));
+            }
+        }
+        table.finish();
+    }
+    named
+}
+
 /// `host` is the name in the collector's address.
 pub(super) fn read_client(section: &mut Section<'_, '_>, host: &str, folder: &Path) -> ClientTls {
-    let path = |file: super::Placed<String>| folder.join(file.value);
+    let path = |file: Placed<String>| folder.join(file.value);
     let ca = section.text("ca").map(path);
     let own = match (section.text("certificate"), section.text("key")) {
         (Some(certificate), Some(key)) => Some(OwnCertificate { certificate: path(certificate), key: path(key) }),
@@ -105,8 +128,8 @@ pub(super) fn read_client(section: &mut Section<'_, '_>, host: &str, folder: &Pa
         }
     };
     let said = section.text("server_name");
-    let server_name = said.unwrap_or_else(|| super::Placed { value: host.to_owned(), place: section.place().clone() });
-    if rustls::pki_types::ServerName::try_from(server_name.value.as_str()).is_err() {
+    let server_name = said.unwrap_or_else(|| Placed { value: host.to_owned(), place: section.place().clone() });
+    if ServerName::try_from(server_name.value.as_str()).is_err() {
         let text = format!("{:?} is no name or address that a certificate has", server_name.value);
         section.complain(&server_name.place, text);
     }

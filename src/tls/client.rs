@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustls::pki_types::ServerName;
+use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 use super::files::{self, FileError, Trouble};
 use super::reload::{Reloaded, Reloading};
 use super::tunnel::{TunnelError, TunnelResult, pour};
-use super::{check_pair, versions};
+use super::{certified, versions};
 use crate::config::ClientTls;
 
 /// Octets of packets in one record: the most that TLS has.
@@ -74,10 +75,8 @@ fn load(settings: &ClientTls, now: SystemTime) -> Result<ClientConfig, FileError
         .map_err(|reason| refused(Path::new("TLS"), reason.to_string()))?
         .with_root_certificates(roots);
     let Some(own) = &settings.own else { return Ok(builder.with_no_client_auth()) };
-    let chain = files::certificates(&own.certificate, now)?;
-    let key = files::key(&own.key)?;
-    check_pair(&own.certificate, &chain, &own.key, &key)?;
-    builder.with_client_auth_cert(chain, key).map_err(|reason| refused(&own.certificate, reason.to_string()))
+    let certified = SingleCertAndKey::from(certified(own, now)?);
+    Ok(builder.with_client_cert_resolver(Arc::new(certified)))
 }
 
 /// Those that the system trusts. A system without any trusts nobody: then no handshake succeeds, and says so.

@@ -11,7 +11,8 @@ mod reload;
 mod server;
 mod tunnel;
 
-use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
 
 pub use client::{ClientTunnel, Connector};
 pub use files::{FileError, Trouble};
@@ -21,23 +22,20 @@ use rustls::sign::CertifiedKey;
 pub use server::{Acceptor, ServerTunnel};
 pub use tunnel::TunnelError;
 
-use crate::config::TlsVersion;
+use crate::config::{OwnCertificate, TlsVersion};
 
-fn check_pair(
-    certificate: &Path,
-    chain: &[rustls::pki_types::CertificateDer<'static>],
-    key_path: &Path,
-    key: &rustls::pki_types::PrivateKeyDer<'static>,
-) -> Result<(), FileError> {
-    let refused = |reason: rustls::Error| files::error(key_path, Trouble::Refused(reason.to_string()));
-    let signer = rustls::crypto::ring::sign::any_supported_type(key).map_err(refused)?;
-    match CertifiedKey::new(chain.to_vec(), signer).keys_match() {
-        Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
-            Err(files::error(certificate, Trouble::Mismatch(key_path.to_owned())))
+/// A certificate of our own with its key: readable, of this time, and belonging together.
+fn certified(own: &OwnCertificate, now: SystemTime) -> Result<Arc<CertifiedKey>, FileError> {
+    let chain = files::certificates(&own.certificate, now)?;
+    let key = files::key(&own.key)?;
+    let certified = CertifiedKey::from_der(chain, key, &rustls::crypto::ring::default_provider());
+    let certified = certified.map_err(|reason| match reason {
+        rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch) => {
+            files::error(&own.certificate, Trouble::Mismatch(own.key.clone()))
         }
-        // The library cannot tell for every kind of key; then the first handshake will.
-        _ => Ok(()),
-    }
+        reason => files::error(&own.key, Trouble::Refused(reason.to_string())),
+    });
+    certified.map(Arc::new)
 }
 
 static FROM_TLS12: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];

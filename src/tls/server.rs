@@ -1,16 +1,18 @@
 //! The listener's side: who we say that we are, whom we let in, and the octets of one connection.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ServerConfig, ServerConnection};
 
 use super::files::{self, FileError, Trouble};
 use super::reload::{Reloaded, Reloading};
 use super::tunnel::{TunnelError, TunnelResult, pour};
-use super::{check_pair, versions};
+use super::{certified, versions};
 use crate::config::{ClientCertificates, ServerTls};
 
 /// Makes tunnels for the connections of a listener, on all workers, with the certificates that its files hold now. A
@@ -27,8 +29,9 @@ impl Acceptor {
     /// # Errors
     /// [`FileError`]: what is wrong with which of them.
     pub fn new(settings: ServerTls) -> Result<Self, FileError> {
-        let files = [Some(&settings.certificate), Some(&settings.key), settings.client_ca.as_ref()];
-        let files = files.into_iter().flatten().cloned().collect();
+        let own = std::iter::once(&settings.own).chain(settings.named.values());
+        let pairs = own.flat_map(|own| [&own.certificate, &own.key]);
+        let files = pairs.chain(&settings.client_ca).cloned().collect();
         let config = Reloading::new(files, |now| load(&settings, now))?;
         Ok(Self { settings, config })
     }
@@ -52,13 +55,15 @@ impl Acceptor {
 
 fn load(settings: &ServerTls, now: SystemTime) -> Result<ServerConfig, FileError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let chain = files::certificates(&settings.certificate, now)?;
-    let key = files::key(&settings.key)?;
-    check_pair(&settings.certificate, &chain, &settings.key, &key)?;
+    let mut named = BTreeMap::new();
+    for (name, own) in &settings.named {
+        named.insert(name.clone(), certified(own, now)?);
+    }
+    let certificates = Certificates { named, other: certified(&settings.own, now)? };
     let refused = |path: &Path, reason: String| files::error(path, Trouble::Refused(reason));
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(settings.min_version))
-        .map_err(|reason| refused(&settings.certificate, reason.to_string()))?;
+        .map_err(|reason| refused(&settings.own.certificate, reason.to_string()))?;
     let builder = match (&settings.client_ca, settings.client_certificates) {
         (Some(ca), wanted @ (ClientCertificates::Optional | ClientCertificates::Required)) => {
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(files::roots(ca)?), provider);
@@ -70,8 +75,21 @@ fn load(settings: &ServerTls, now: SystemTime) -> Result<ServerConfig, FileError
         }
         _ => builder.with_no_client_auth(),
     };
-    let config = builder.with_single_cert(chain, key);
-    config.map_err(|reason| refused(&settings.certificate, reason.to_string()))
+    Ok(builder.with_cert_resolver(Arc::new(certificates)))
+}
+
+/// Those that we show: the one for the name that the agent asks for, or the other.
+#[derive(Debug)]
+struct Certificates {
+    named: BTreeMap<String, Arc<CertifiedKey>>,
+    other: Arc<CertifiedKey>,
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_ascii_lowercase);
+        Some(Arc::clone(name.and_then(|name| self.named.get(&name)).unwrap_or(&self.other)))
+    }
 }
 
 /// The TLS of one connection.

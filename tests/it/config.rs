@@ -121,7 +121,7 @@ fn every_key_that_is_known_stands_in_the_manual() {
     }
     assert!(known.len() > 70, "{known:?}");
     // Tables, which have headers instead.
-    let tables = ["match", "limits"];
+    let tables = ["match", "limits", "sni"];
     let missing: Vec<&String> = known.iter().filter(|key| !tables.contains(&key.as_str()) && !is_set(key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -408,6 +408,31 @@ fn the_first_wait_is_not_longer_than_the_longest() {
     assert_eq!(waits("backoff_min = \"30s\"\n"), [30_000, 30_000]);
     let found = with("backoff_min = \"30001ms\"\n").unwrap_err();
     assert_eq!((found.len(), found[0].text.as_str()), (1, "backoff_min is longer than backoff_max"));
+}
+
+#[test]
+fn certificates_for_further_names_are_complained_of_at_their_places() {
+    let tls =
+        "[[listener]]\nname = \"t\"\nlisten = \"hep_tls:127.0.0.1:1\"\ncertificate = \"a.pem\"\nkey = \"a.key\"\n";
+    let named = |name: &str| format!("[[listener.sni]]\nserver_name = \"{name}\"\ncertificate = \"b\"\nkey = \"k\"\n");
+    let config = parse(&[LEAST, tls, &named("B.example")].concat()).unwrap();
+    let names: Vec<&String> = config.listeners[1].tls.as_ref().unwrap().named.keys().collect();
+    assert_eq!(names, ["b.example"]);
+    let found =
+        complaints(&[LEAST, tls, &named("b"), &named("B"), &named("192.0.2.1 x"), "[[listener.sni]]\n"].concat());
+    let expected = [
+        "listener[1].sni[1].server_name: another certificate is for \"B\"",
+        "listener[1].sni[2].server_name: \"192.0.2.1 x\" is no name that an agent can ask for",
+        "listener[1].sni[3]: `certificate` is missing",
+        "listener[1].sni[3]: `key` is missing",
+        "listener[1].sni[3]: `server_name` is missing: the name that agents ask for",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.contains(expected), "found    {found}\nexpected {expected}");
+    }
+    let plain = complaints(&[LEAST, &named("b")].concat());
+    assert!(plain.iter().any(|found| found.contains("listener[0].sni: unknown key")), "{plain:?}");
 }
 
 #[test]

@@ -38,15 +38,22 @@ pub(crate) fn agent(
 ) -> StreamOwned<ClientConnection, TcpStream> {
     let stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    StreamOwned::new(client(authority, own), stream)
+    StreamOwned::new(client(authority, own, "gateway.test"), stream)
+}
+
+/// An agent that asks for that name.
+fn agent_for(to: SocketAddr, authority: &Authority, name: &'static str) -> StreamOwned<ClientConnection, TcpStream> {
+    let stream = TcpStream::connect(to).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(client(authority, None, name), stream)
 }
 
 /// An agent's side of a connection that nobody has yet.
 pub(crate) fn hello(authority: &Authority) -> ClientConnection {
-    client(authority, None)
+    client(authority, None, "gateway.test")
 }
 
-fn client(authority: &Authority, own: Option<&(String, String)>) -> ClientConnection {
+fn client(authority: &Authority, own: Option<&(String, String)>, name: &'static str) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -59,7 +66,7 @@ fn client(authority: &Authority, own: Option<&(String, String)>) -> ClientConnec
             builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
         }
     };
-    let name = ServerName::try_from("gateway.test").unwrap();
+    let name = ServerName::try_from(name).unwrap();
     ClientConnection::new(Arc::new(config), name).unwrap()
 }
 
@@ -215,6 +222,39 @@ fn certificates_that_cannot_be_used_are_one_sentence_with_the_file_and_the_reaso
         assert!(said.contains("hepgate: listener \"tls\": ") && said.contains(expected), "{expected}: {said}");
         assert!(!said.contains("listening"), "{said}");
     }
+}
+
+#[test]
+fn an_agent_is_shown_the_certificate_of_the_name_that_it_asks_for() {
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let (sink, folder) = (UdpSink::new(), tempfile::tempdir().unwrap());
+    write(folder.path(), "server", &ours.sign("gateway.test"));
+    write(folder.path(), "other", &theirs.sign("other.test"));
+    let sni = "[[listener.sni]]\nserver_name = \"Other.test\"\ncertificate = \"other.pem\"\nkey = \"other.key\"\n";
+    let gateway = start(folder, sni, &sink);
+    let to = gateway.listener("tls");
+    // Each trusts only the authority of the name that it asks for.
+    for (authority, name, let_in) in [
+        (&ours, "gateway.test", true),
+        (&theirs, "other.test", true),
+        (&theirs, "OTHER.TEST", true),
+        (&theirs, "gateway.test", false),
+        (&ours, "other.test", false),
+    ] {
+        let mut agent = agent_for(to, authority, name);
+        assert_eq!(agent.write_all(&packet(name.as_bytes())).and_then(|()| agent.flush()).is_ok(), let_in, "{name}");
+        if let_in {
+            assert_eq!(sink.next(), packet(name.as_bytes()));
+        }
+    }
+    // It is read again, too.
+    write(gateway.folder.path(), "other", &ours.sign("other.test"));
+    crate::support::eventually("the new one is shown", || {
+        let mut agent = agent_for(to, &ours, "other.test");
+        agent.write_all(&packet(b"new")).and_then(|()| agent.flush()).is_ok()
+    });
+    assert_eq!(sink.next(), packet(b"new"));
+    gateway.stop();
 }
 
 /// An independent TLS.
