@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use crate::config::ProtoHep;
-use crate::wire::{CapturedAt, ChunkId, Pack, PackError, PayloadType, Version, deflate};
+use crate::wire::{
+    CHUNK_HEADER_OCTETS, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PackError, PayloadType, Version, deflate,
+};
 
 /// The payload type of what OpenSIPS' tracer says of itself.
 const CONTROL: PayloadType = PayloadType(0x60);
@@ -49,11 +51,14 @@ impl MadePacket {
         })
     }
 
-    /// Octets of all that it holds in parts, as an upper bound for what may be added.
-    pub(super) fn octets(&self) -> usize {
+    /// How many octets it would have at least with so many more in a part, a correlation or a chunk, if no packet may
+    /// have so many. Each counts for a chunk's header beside its octets: otherwise a guest could have the host keep empty
+    /// ones without end.
+    pub(super) fn too_long_with(&self, octets: usize) -> Option<usize> {
         let texts = self.parts.iter().chain(&self.correlations).map(|(name, value)| name.len() + value.len());
-        let chunks = self.pack.chunks.iter().map(|(_, body)| body.len() + 6);
-        texts.sum::<usize>() + chunks.sum::<usize>()
+        let all = texts.chain(self.pack.chunks.iter().map(|(_, body)| body.len())).chain([octets]);
+        let would_have = all.map(|octets| octets + CHUNK_HEADER_OCTETS).sum();
+        (would_have > PACKET_OCTETS_MAX).then_some(would_have)
     }
 
     /// Its octets in that version, with `homer5_on`, `homer5_delim` and `compressed_payload` as they are set.

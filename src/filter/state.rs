@@ -197,6 +197,12 @@ impl Call {
         Some(draft.get_or_insert_with(|| Box::new(Draft::new(packet))))
     }
 
+    /// Looks at the clock.
+    pub(super) fn check_time(&self) -> Result<(), Refused> {
+        let is_over = self.deadline.is_some_and(|deadline| deadline.left().is_zero());
+        if is_over { Err(Refused::TooLate) } else { Ok(()) }
+    }
+
     fn place(&self, index: u32) -> Option<usize> {
         usize::try_from(index).ok().filter(|index| *index < self.len)
     }
@@ -217,12 +223,7 @@ impl State {
             return Err(LimitPassed { limit: "moved_octets_max", actual, allowed }.into());
         }
         // Between the ticks of the epoch a guest can make thousands of host calls, and a late ticker lets it make more.
-        if call.host_calls.is_multiple_of(HOST_CALLS_PER_LOOK)
-            && call.deadline.is_some_and(|deadline| deadline.left().is_zero())
-        {
-            return Err(Refused::TooLate);
-        }
-        Ok(())
+        if call.host_calls.is_multiple_of(HOST_CALLS_PER_LOOK) { call.check_time() } else { Ok(()) }
     }
 
     /// Refuses a handle that outlived its call.

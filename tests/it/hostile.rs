@@ -387,3 +387,34 @@ fn a_packet_is_not_made_of_more_than_a_packet_holds() {
         assert_eq!(outcome.verdicts, [verdict], "{octets}");
     }
 }
+
+/// A guest may keep a packet that it makes for as long as it runs: nothing that it adds to it is free.
+#[test]
+fn a_packet_is_not_made_of_empty_parts_without_end() {
+    const PARTS: &str = r#"
+        (import "hep:filter/packing@0.1.0" "[static]packet.pack-parts" (func $parts
+            (param i32 i64 i64 i32 i32 i64 i64 i32 i32 i32 i32)))
+        (import "hep:filter/packing@0.1.0" "[method]packet.add-payload-part" (func $part
+            (param i32 i32 i32 i32 i32 i32)))"#;
+    for (times, verdict) in [(65_535 / 6, Verdict::Pass), (65_535 / 6 + 1, Verdict::Skip)] {
+        let add = rounds(
+            "(call $part (local.get $j) (i32.const 256) (i32.const 0) (i32.const 256) (i32.const 0) (i32.const 512))",
+            times,
+        );
+        let on_batch = format!(
+            "(call $parts (i32.const 1) (i64.const 1) (i64.const 0) (i32.const 5060)
+               (i32.const 1) (i64.const 2) (i64.const 0) (i32.const 5060) (i32.const 17) (i32.const 1) (i32.const 512))
+             (local.set $j (i32.load (i32.const 516)))
+             {add}
+             (i32.store8 (i32.const 1024) (i32.load8_u (i32.const 512)))
+             (i32.store (global.get $verdicts) (i32.const 1024))
+             (i32.store offset=4 (global.get $verdicts) (i32.const 1))"
+        );
+        let guest = Guest { imports: PARTS, on_batch: &on_batch, ..Guest::default() };
+        let mut bench = Bench::with(guest, |filter| filter.limits.host_calls_max = 100_000);
+        let mut instance = bench.start().unwrap();
+        let budget = Budget::computing(Duration::from_secs(5));
+        let outcome = instance.on_batch(&mut work(&[b"one"]), 0, 1, budget, NOW).unwrap();
+        assert_eq!(outcome.verdicts, [verdict], "{times}");
+    }
+}

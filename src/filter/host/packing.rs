@@ -8,7 +8,7 @@ use super::super::bindings::hep::filter::types::{self, EditError};
 use super::super::made::MadePacket;
 use super::super::state::State;
 use super::{body_of, chunk_id, from_wit_endpoint, narrow, to_wit_pack_error};
-use crate::wire::{CHUNK_BODY_OCTETS_MAX, CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PayloadType, Vendor, Version};
+use crate::wire::{CapturedAt, ChunkId, PACKET_OCTETS_MAX, Pack, PackError, PayloadType, Vendor, Version};
 
 type Handle = Resource<MadePacket>;
 
@@ -56,8 +56,8 @@ impl HostPacket for State {
         if made.pack.payload.is_some() {
             return Ok(Err(EditError::Other("the packet has a whole payload, from pack".to_owned())));
         }
-        if let Some(octets) = too_long(made, name.len() + value.len()) {
-            return Ok(Err(EditError::TooLong(octets)));
+        if let Some(octets) = made.too_long_with(name.len() + value.len()) {
+            return Ok(Err(EditError::TooLong(narrow(octets))));
         }
         made.parts.push((name, value));
         Ok(Ok(()))
@@ -67,8 +67,8 @@ impl HostPacket for State {
         self.charge(name.len() + id.len())?;
         let made = self.resources.get_mut(&packet)?;
         made.correlations.retain(|(other, _)| *other != name);
-        if let Some(octets) = too_long(made, name.len() + id.len()) {
-            return Ok(Err(EditError::TooLong(octets)));
+        if let Some(octets) = made.too_long_with(name.len() + id.len()) {
+            return Ok(Err(EditError::TooLong(narrow(octets))));
         }
         made.correlations.push((name, id));
         Ok(Ok(()))
@@ -117,7 +117,7 @@ impl HostPacket for State {
             self.charge(0)?;
             return Ok(Err(EditError::NotInVersion(format!("there is no HEP{version}"))));
         };
-        let encoded = self.resources.get(&packet)?.encode(version, &self.proto_hep);
+        let encoded = self.encode_made(&packet, version)?;
         self.charge(encoded.as_ref().map_or(0, Bytes::len))?;
         Ok(encoded.map(|octets| octets.to_vec()).map_err(to_wit_pack_error))
     }
@@ -126,12 +126,6 @@ impl HostPacket for State {
         self.resources.delete(packet)?;
         Ok(())
     }
-}
-
-/// How long the packet would be at least with so many octets more, if that is longer than a packet may be.
-fn too_long(made: &MadePacket, octets: usize) -> Option<u32> {
-    let would_have = made.octets() + octets;
-    (octets > CHUNK_BODY_OCTETS_MAX + 6 || would_have > PACKET_OCTETS_MAX).then(|| narrow(would_have))
 }
 
 impl State {
@@ -161,6 +155,13 @@ impl State {
         Ok(Ok(self.resources.push(MadePacket::new(pack))?))
     }
 
+    /// The octets of a packet that was made. Making them costs more than any other host call, with compression a
+    /// millisecond: the clock is looked at each time.
+    pub(super) fn encode_made(&self, packet: &Handle, version: Version) -> wasmtime::Result<Result<Bytes, PackError>> {
+        self.call.check_time()?;
+        Ok(self.resources.get(packet)?.encode(version, &self.proto_hep))
+    }
+
     /// Adds a chunk to a packet that is being made, in place of one with that id if it can only be there once. What no
     /// packet could hold is refused at once, so that an unfinished packet is never longer than a whole one.
     fn put_chunk(
@@ -178,8 +179,8 @@ impl State {
             return Ok(Err(EditError::WrongWidth(narrow(needed))));
         }
         let made = self.resources.get_mut(packet)?;
-        if let Some(octets) = too_long(made, body.len() + 6) {
-            return Ok(Err(EditError::TooLong(octets)));
+        if let Some(octets) = made.too_long_with(body.len()) {
+            return Ok(Err(EditError::TooLong(narrow(octets))));
         }
         let pack = &mut made.pack;
         if once {

@@ -25,7 +25,7 @@ impl HostCollector for State {
     }
 
     fn send(&mut self, to: Handle, packet: Resource<MadePacket>) -> wasmtime::Result<Result<(), SendError>> {
-        let encoded = self.resources.get(&packet)?.encode(Version::Hep3, &self.proto_hep);
+        let encoded = self.encode_made(&packet, Version::Hep3)?;
         self.send_made(&to, encoded)
     }
 
@@ -37,9 +37,9 @@ impl HostCollector for State {
         type2: String,
         id2: String,
     ) -> wasmtime::Result<Result<(), SendError>> {
-        self.charge(type1.len() + id1.len() + type2.len() + id2.len())?;
         let agent_id = self.proto_hep.hep_capture_id.into();
         let Some(pack) = MadePacket::correlate(self.call.now, agent_id, [(type1, id1), (type2, id2)]) else {
+            self.charge(0)?;
             let text = "two ids are wanted, of different types".to_owned();
             return Ok(Err(SendError::BadPacket(text)));
         };
