@@ -5,6 +5,9 @@ use std::io::{self, IoSlice};
 use super::postponed::{Postponed, Written};
 use crate::tls::{ClientTunnel, TunnelError};
 
+/// Octets of one read of what a collector says.
+pub(super) const READ_OCTETS: usize = 4 << 10;
+
 /// The way of packets into a stream.
 #[derive(Debug)]
 pub(super) enum Channel {

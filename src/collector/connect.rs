@@ -6,12 +6,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::channel::{Channel, broken};
+use super::channel::{Channel, READ_OCTETS, broken};
 use crate::config::RemoteAddr;
 use crate::tls::ClientTunnel;
-
-/// Octets of one read in a handshake.
-const READ_OCTETS: usize = 4 << 10;
 
 /// The TLS that a connection shall have.
 #[derive(Debug)]

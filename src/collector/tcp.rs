@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::attempts::{Attempts, Next};
-use super::channel::{Channel, Progress, broken};
+use super::channel::{Channel, Progress, READ_OCTETS, broken};
 use super::connect::{Wanted, connect};
 use super::counter::Counter;
 use super::encode::{STREAM_VERSION, encode};
@@ -26,9 +26,6 @@ use crate::tls::Connector;
 /// Deliveries that may be in the mailbox. Never reached: the backlog's bound in octets comes first, or the worker's
 /// bound on batches.
 const MAILBOX: usize = 1 << 20;
-
-/// Octets of one read of what a collector says.
-const READ_OCTETS: usize = 4 << 10;
 
 /// Holds the connection to one collector: connects, writes, and connects again.
 ///
@@ -386,13 +383,8 @@ impl TcpCollector {
 
     /// The connection is gone. Whole packets wait for the next one; a half-written one is not continued on it.
     fn lost(&mut self, error: &io::Error, ctx: &mut Context<Self>) {
-        let open = match std::mem::replace(&mut self.connection, Connection::None) {
-            Connection::Open(open) => open,
-            other => {
-                self.connection = other;
-                return;
-            }
-        };
+        // Nobody loses one while another is being made.
+        let Connection::Open(open) = std::mem::replace(&mut self.connection, Connection::None) else { return };
         ctx.cancel_future(open.listening);
         if let Some(Blocked { writable, timeout }) = open.blocked {
             ctx.cancel_future(writable);

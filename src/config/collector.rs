@@ -187,12 +187,12 @@ fn read_stream(section: &mut Section<'_, '_>, proto_hep: &ProtoHep) -> StreamSet
         connect_timeout: section.duration("connect_timeout", Duration::from_secs(3), times.clone()),
         hep_send_timeout: super::hep_send_timeout(section, proto_hep.hep_send_timeout),
         hep_async: super::switch(section, "hep_async", proto_hep.hep_async),
-        hep_async_local_connect_timeout: super::milliseconds(
+        hep_async_local_connect_timeout: super::local_timeout(
             section,
             "hep_async_local_connect_timeout",
             proto_hep.hep_async_local_connect_timeout,
         ),
-        hep_async_local_write_timeout: super::milliseconds(
+        hep_async_local_write_timeout: super::local_timeout(
             section,
             "hep_async_local_write_timeout",
             proto_hep.hep_async_local_write_timeout,

@@ -321,8 +321,8 @@ fn read_proto_hep(section: &mut Section<'_, '_>) -> ProtoHep {
         hep_send_timeout: hep_send_timeout(section, default.hep_send_timeout),
         hep_max_msg_chunks: hep_max_msg_chunks(section, default.hep_max_msg_chunks),
         hep_async: switch(section, "hep_async", default.hep_async),
-        hep_async_local_connect_timeout: milliseconds(section, "hep_async_local_connect_timeout", connect),
-        hep_async_local_write_timeout: milliseconds(section, "hep_async_local_write_timeout", write),
+        hep_async_local_connect_timeout: local_timeout(section, "hep_async_local_connect_timeout", connect),
+        hep_async_local_write_timeout: local_timeout(section, "hep_async_local_write_timeout", write),
         hep_async_max_postponed_chunks: hep_async_max_postponed_chunks(section, postponed),
         hep_max_retries: hep_max_retries(section, default.hep_max_retries),
         hep_retry_cooldown: hep_retry_cooldown(section, default.hep_retry_cooldown),
@@ -334,16 +334,18 @@ fn read_proto_hep(section: &mut Section<'_, '_>) -> ProtoHep {
 }
 
 fn hep_send_timeout(section: &mut Section<'_, '_>, default: Duration) -> Duration {
-    Duration::from_millis(section.whole("hep_send_timeout", whole_milliseconds(default), 1..=600_000))
+    milliseconds(section, "hep_send_timeout", default, 1)
 }
 
-/// 0 to 600 000 ms.
-fn milliseconds(section: &mut Section<'_, '_>, key: &'static str, default: Duration) -> Duration {
-    Duration::from_millis(section.whole(key, whole_milliseconds(default), 0..=600_000))
+/// A local timeout: 0 is none at all.
+fn local_timeout(section: &mut Section<'_, '_>, key: &'static str, default: Duration) -> Duration {
+    milliseconds(section, key, default, 0)
 }
 
-fn whole_milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+/// `least` to 600 000 ms.
+fn milliseconds(section: &mut Section<'_, '_>, key: &'static str, default: Duration, least: u64) -> Duration {
+    let default = u64::try_from(default.as_millis()).unwrap_or(u64::MAX);
+    Duration::from_millis(section.whole(key, default, least..=600_000))
 }
 
 /// 0 or 1, as OpenSIPS writes them.
@@ -364,7 +366,7 @@ fn homer5_delim(section: &mut Section<'_, '_>, default: String) -> String {
 
 /// 16 bits, as in the module.
 fn hep_max_retries(section: &mut Section<'_, '_>, default: u32) -> u32 {
-    u32::try_from(section.whole("hep_max_retries", default.into(), 0..=65_535)).unwrap_or(default)
+    narrow(section.whole("hep_max_retries", default.into(), 0..=65_535)).into()
 }
 
 /// 16 bits, as in the module.
@@ -373,7 +375,7 @@ fn hep_retry_cooldown(section: &mut Section<'_, '_>, default: Duration) -> Durat
 }
 
 fn hep_max_msg_chunks(section: &mut Section<'_, '_>, default: u32) -> u32 {
-    u32::try_from(section.whole("hep_max_msg_chunks", u64::from(default), 1..=65_535)).unwrap_or(default)
+    narrow(section.whole("hep_max_msg_chunks", default.into(), 1..=65_535)).into()
 }
 
 fn hep_async_max_postponed_chunks(section: &mut Section<'_, '_>, default: usize) -> usize {
