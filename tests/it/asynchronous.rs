@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::peers::{Nobody, Silence, TcpSink, UdpSink, next_packet, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet};
 
 const SENT: &str = "hepgate_collector_sent_packets_total";
 const DROPPED: &str = "hepgate_collector_dropped_packets_total";
@@ -14,7 +14,6 @@ const ROUTED: &str = "hepgate_tenant_routed_packets_total";
 const BROKEN: &str = "hepgate_collector_broken_total";
 const FAILED: &str = "hepgate_collector_connect_failures_total";
 const COOL_DOWNS: &str = "hepgate_collector_cool_downs_total";
-const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
 
 /// No collector is given up for what it does not take.
 const PATIENT: &str = "hep_send_timeout = 600000\n";

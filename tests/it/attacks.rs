@@ -6,14 +6,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::support::certificates::{Authority, write};
 use crate::support::gateway::Gateway;
-use crate::support::peers::{UdpSink, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
+use crate::support::peers::{UdpSink, await_unread, udp_agent};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet};
 use crate::support::{PATIENCE, eventually};
 
 const CLOSED: &str = "hepgate_listener_closed_connections_total";
 const OPENED: &str = "hepgate_listener_opened_connections_total";
 const OPEN: &str = "hepgate_listener_open_connections";
-const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
 
 /// A TCP listener with these further keys, and a collector `out`.
 fn start(keys: &str) -> (Gateway, UdpSink) {
@@ -154,6 +153,7 @@ fn packets_that_never_end_hold_no_more_memory_than_one_packet_for_each_connectio
         held.push(connection);
     }
     // All of it is read: then each is a packet that lacks one octet.
+    held.iter().for_each(await_unread);
     honest.is_served(&out);
     gateway.await_metric(OPEN, &[], 501);
     let grown = resident_octets(&gateway).saturating_sub(before);

@@ -8,13 +8,12 @@ use crate::corpus;
 use crate::support::captures::payloads;
 use crate::support::gateway::{Gateway, files_in};
 use crate::support::peers::{Nobody, TcpSink, UdpSink, next_packet, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet, sip};
 use crate::support::{PATIENCE, eventually};
 
 const SENT: &str = "hepgate_collector_sent_packets_total";
 const DROPPED: &str = "hepgate_collector_dropped_packets_total";
 const WAITING: &str = "hepgate_collector_waiting_packets";
-const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
 
 fn start(collector: &str) -> Gateway {
     Gateway::start(&[BOTH_LISTENERS, collector, ROUTE].concat())
@@ -31,15 +30,7 @@ fn the_collectors_of_hep_id_are_sent_to_as_opensips_would() {
     let hep_ids = format!("[proto_hep]\nhep_id = [\"[old] {udp_to}; version=2\", \"[homer] {tcp_to}\"]\n");
     let route = "[[tenant]]\nname = \"default\"\nroute = [\"homer\", \"old\"]\n";
     let gateway = Gateway::start(&[&hep_ids, BOTH_LISTENERS, route].concat());
-    let pack = Pack {
-        ip_protocol: 17,
-        flow: Some(("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5070".parse().unwrap())),
-        captured_at: Some(CapturedAt { seconds: 1_800_000_000, microseconds: 5 }),
-        payload_type: PayloadType::SIP,
-        agent_id: 77,
-        chunks: Vec::new(),
-        payload: Some(Bytes::from_static(b"OPTIONS sip:a SIP/2.0\r\n\r\n")),
-    };
+    let pack = sip("OPTIONS sip:a SIP/2.0\r\n\r\n");
     udp_agent(gateway.listener("udp")).send(&pack.encode(Version::Hep3).unwrap()).unwrap();
     assert_eq!(udp.next(), pack.encode(Version::Hep2).unwrap());
     assert_eq!(next_packet(&mut tcp.accept()), pack.encode(Version::Hep3).unwrap());

@@ -5,8 +5,8 @@ use nix::sys::signal::Signal;
 
 use crate::support::PATIENCE;
 use crate::support::gateway::Gateway;
-use crate::support::peers::{UdpSink, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
+use crate::support::peers::{UdpSink, await_unread, udp_agent};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet};
 
 const REJECTED: &str = "hepgate_listener_rejected_packets_total";
 const CLOSED: &str = "hepgate_listener_closed_connections_total";
@@ -19,15 +19,14 @@ fn start(keys: &str) -> (Gateway, UdpSink) {
         keys,
         "\n",
         &collector("out", &out.to()),
-        "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n",
+        ROUTE,
     ];
     (Gateway::start(&config.concat()), out)
 }
 
 fn start_both() -> (Gateway, UdpSink) {
     let out = UdpSink::new();
-    let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
-    (Gateway::start(&[BOTH_LISTENERS, &collector("out", &out.to()), route].concat()), out)
+    (Gateway::start(&[BOTH_LISTENERS, &collector("out", &out.to()), ROUTE].concat()), out)
 }
 
 fn connect(gateway: &Gateway) -> TcpStream {
@@ -143,19 +142,6 @@ fn a_packet_may_take_as_many_reads_as_hep_max_msg_chunks_and_not_one_more() {
     gateway.await_metric(CLOSED, &[("reason", "too-many-reads")], 1);
     gateway.await_metric(REJECTED, &[("reason", "truncated")], 1);
     gateway.stop();
-}
-
-/// Waits until nothing of what was sent waits to be read by the other side: the kernel tells of a loopback connection.
-fn await_unread(stream: &TcpStream) {
-    let local = stream.local_addr().unwrap();
-    crate::support::eventually("the other side reads", || {
-        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-        let port = format!(":{:04X} ", local.port());
-        // The other side's line has our port as its remote one; its second queue is what it has not read.
-        let line =
-            table.lines().find(|line| line.split_whitespace().nth(2).is_some_and(|r| format!("{r} ").ends_with(&port)));
-        line.is_some_and(|line| line.split_whitespace().nth(4).is_some_and(|queues| queues.ends_with(":00000000")))
-    });
 }
 
 #[test]
@@ -275,8 +261,7 @@ fn a_stopping_gateway_finishes_the_packet_at_hand_and_what_the_kernel_has() {
 #[test]
 fn ten_thousand_packets_of_every_version_arrive_over_udp_and_tcp_with_many_workers() {
     let (out, folder) = (UdpSink::new(), tempfile::tempdir().unwrap());
-    let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
-    let config = [BOTH_LISTENERS, &collector("out", &out.to()), route].concat();
+    let config = [BOTH_LISTENERS, &collector("out", &out.to()), ROUTE].concat();
     let gateway = Gateway::start_with(folder, "workers = 3\nsummary = \"0s\"", &config);
     let mut expected = Vec::new();
     let senders: Vec<_> = (0..10).map(|_| (udp_agent(gateway.listener("udp")), connect(&gateway))).collect();

@@ -7,9 +7,7 @@ use crate::corpus;
 use crate::support::gateway::Gateway;
 use crate::support::guest;
 use crate::support::peers::{UdpSink, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter};
-
-const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, ROUTE, collector, filter};
 
 /// A UDP and a TCP listener with these further keys, and a collector `out`.
 fn start(keys: &str) -> (Gateway, UdpSink) {

@@ -13,7 +13,7 @@ use crate::support::PATIENCE;
 use crate::support::certificates::{Authority, write};
 use crate::support::gateway::{Gateway, HEPGATE};
 use crate::support::peers::UdpSink;
-use crate::support::settings::{collector, packet};
+use crate::support::settings::{ROUTE, collector, packet};
 
 const CLOSED: &str = "hepgate_listener_closed_connections_total";
 
@@ -26,7 +26,7 @@ key = "server.key"
 "#;
 
 fn start(folder: tempfile::TempDir, more: &str, sink: &UdpSink) -> Gateway {
-    let config = [LISTENER, more, &collector("out", &sink.to()), "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n"];
+    let config = [LISTENER, more, &collector("out", &sink.to()), ROUTE];
     Gateway::start_in(folder, &config.concat())
 }
 

@@ -12,7 +12,7 @@ use crate::support::certificates::{Authority, write};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, HEPGATE};
 use crate::support::peers::{TcpSink, TlsSink, next_packet, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet};
 
 const SENT: &str = "hepgate_collector_sent_packets_total";
 const DROPPED: &str = "hepgate_collector_dropped_packets_total";
@@ -26,8 +26,7 @@ const QUICK: &str = "hep_max_retries = 0\nbackoff_min = \"1ms\"\nbackoff_max = \
 
 fn config(to: &str, more: &[&str]) -> String {
     let ca = if to.starts_with("hep_tls:") { "ca = \"ca.pem\"\n" } else { "" };
-    let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
-    [BOTH_LISTENERS, &collector("out", to), QUICK, ca, &more.concat(), route].concat()
+    [BOTH_LISTENERS, &collector("out", to), QUICK, ca, &more.concat(), ROUTE].concat()
 }
 
 /// A gateway that trusts that authority.
@@ -248,7 +247,7 @@ fn without_a_ca_those_are_trusted_that_the_system_trusts() {
     let sink = TlsSink::new(&authority.sign("localhost"), None, &[&TLS12, &TLS13]);
     let to = sink.to().replace("hep_tls:127.0.0.1", "localhost");
     let hep_id = format!("[proto_hep]\nhep_id = [\"[out] {to}; transport=tls\"]\n");
-    let config = [&hep_id, BOTH_LISTENERS, "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n"].concat();
+    let config = [&hep_id, BOTH_LISTENERS, ROUTE].concat();
     for trusted in [true, false] {
         let folder = tempfile::tempdir().unwrap();
         let roots = folder.path().join("system.pem");

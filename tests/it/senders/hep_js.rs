@@ -13,7 +13,7 @@ use super::program::{Program, free_port};
 use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::peers::udp_agent;
-use crate::support::settings::{BOTH_LISTENERS, collector};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, sip};
 
 fn node() -> Command {
     let house = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -74,20 +74,11 @@ fn hep_js_reads_the_hep3_that_we_send() {
     let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
     let program = Program::start(node().args(["receive", &port.to_string()]), folder.path());
     eventually("node is ready", || program.said().contains("ready"));
-    let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
     let to = collector("out", &format!("hep_udp:127.0.0.1:{port}"));
-    let gateway = Gateway::start(&[BOTH_LISTENERS, &to, "version = \"3\"\n", route].concat());
+    let gateway = Gateway::start(&[BOTH_LISTENERS, &to, "version = \"3\"\n", ROUTE].concat());
     let agent = udp_agent(gateway.listener("udp"));
     // As HEP2, so that what it reads is ours.
-    let pack = Pack {
-        ip_protocol: 17,
-        flow: Some(("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5070".parse().unwrap())),
-        captured_at: Some(CapturedAt { seconds: 1_795_418_238, microseconds: 797_310 }),
-        payload_type: PayloadType::SIP,
-        agent_id: 2_001,
-        chunks: Vec::new(),
-        payload: Some(Bytes::from_static(b"OPTIONS sip:a SIP/2.0\r\n\r\n")),
-    };
+    let pack = sip("OPTIONS sip:a SIP/2.0\r\n\r\n");
     agent.send(&pack.encode(Version::Hep2).unwrap()).unwrap();
     // And one as it came, with what HEP2 has no place for, on IPv6.
     let v6 = Pack {

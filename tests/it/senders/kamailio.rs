@@ -1,6 +1,7 @@
 //! Kamailio's siptrace.
 
 use std::net::UdpSocket;
+use std::path::Path;
 use std::process::Command;
 
 use hepgate::wire::{ChunkId, PayloadType, Version};
@@ -11,13 +12,32 @@ use crate::support::PATIENCE;
 
 const REQUESTS: usize = 5;
 
-/// A Kamailio that answers every request itself and traces what it gets. Debian installs its modules for one
-/// architecture's folder; it knows which by itself.
-fn settings(host: &str, port: u16, to: &str, version: u8) -> String {
-    let further = if host == "127.0.0.1" { String::new() } else { format!("listen=udp:{host}:{port}") };
-    let log = if version == 3 { "hlog(\"a line of Kamailio's\");" } else { "" };
-    format!(
-        r#"
+/// A Kamailio that runs.
+pub(super) struct Kamailio {
+    pub(super) program: Program,
+    pub(super) port: u16,
+    pub(super) folder: tempfile::TempDir,
+}
+
+impl Kamailio {
+    /// Starts one that gets SIP and HEP at a port of loopback, over UDP and TCP; `settings` make the rest of its
+    /// configuration of that port and its folder. Debian installs its modules for one architecture's folder; it knows
+    /// which by itself.
+    pub(super) fn start(settings: impl FnOnce(u16, &Path) -> String) -> Self {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let path = folder.path().join("kamailio.cfg");
+        let listen = format!("listen=udp:127.0.0.1:{port}\nlisten=tcp:127.0.0.1:{port}\n");
+        std::fs::write(&path, [EVERYWHERE, &listen, &settings(port, folder.path())].concat()).unwrap();
+        let mut command = Command::new("kamailio");
+        command.arg("-f").arg(&path).args(["-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
+        let mut program = Program::start(&mut command, folder.path());
+        await_udp_port(port, || program.assert_running());
+        Self { program, port, folder }
+    }
+}
+
+/// One process of each kind, and nothing that asks the network.
+const EVERYWHERE: &str = "
 debug=1
 log_stderror=yes
 fork=yes
@@ -26,8 +46,14 @@ tcp_children=1
 auto_aliases=no
 dns=no
 rev_dns=no
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
+";
+
+/// One that answers every request itself and traces what it gets.
+fn settings(host: &str, port: u16, to: &str, version: u8) -> String {
+    let further = if host == "127.0.0.1" { String::new() } else { format!("listen=udp:{host}:{port}") };
+    let log = if version == 3 { "hlog(\"a line of Kamailio's\");" } else { "" };
+    format!(
+        r#"
 {further}
 loadmodule "tm.so"
 loadmodule "sl.so"
@@ -68,18 +94,11 @@ fn ask(socket: &UdpSocket, number: usize) -> String {
 /// `host` is where Kamailio gets SIP; what it sends as HEP goes over IPv4.
 fn traces(host: &str, version: u8, over_tcp: bool) -> (Arrived, Vec<String>) {
     let rig = Rig::start();
-    let folder = tempfile::tempdir().unwrap();
-    let port = free_port();
     let to = if over_tcp { format!("sip:{};transport=tcp", rig.tap.tcp) } else { format!("sip:{}", rig.tap.udp) };
-    let path = folder.path().join("kamailio.cfg");
-    std::fs::write(&path, settings(host, port, &to, version)).unwrap();
-    let mut command = Command::new("kamailio");
-    command.arg("-f").arg(&path).args(["-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
-    let mut kamailio = Program::start(&mut command, folder.path());
+    let kamailio = Kamailio::start(|port, _| settings(host, port, &to, version));
     let socket = UdpSocket::bind(format!("{host}:0")).unwrap();
-    socket.connect(format!("{host}:{port}")).unwrap();
+    socket.connect(format!("{host}:{}", kamailio.port)).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    await_udp_port(port, || kamailio.assert_running());
     let requests = (1..=REQUESTS).map(|number| ask(&socket, number)).collect();
     let for_each = if version == 3 { 2 } else { 1 };
     (rig.finish(REQUESTS * for_each), requests)

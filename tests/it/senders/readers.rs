@@ -8,7 +8,7 @@ use super::program::{Program, await_udp_port, free_port};
 use super::{Arrived, Rig, sip_call};
 use crate::support::PATIENCE;
 use crate::support::gateway::Gateway;
-use crate::support::settings::{BOTH_LISTENERS, collector};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector};
 
 /// What tshark says of every SIP message in a capture: who asks or answers what, in which call, from where, when.
 fn tshark(capture: &Path) -> Vec<String> {
@@ -105,9 +105,8 @@ fn sngrep_shows_the_calls_that_we_send() {
     for (came, leaves) in [("2", "3"), ("3", "2")] {
         let port = free_port();
         let to = collector("out", &format!("hep_udp:127.0.0.1:{port}"));
-        let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
         let version = format!("version = \"{leaves}\"\n");
-        let gateway = Gateway::start(&[BOTH_LISTENERS, &to, &version, route].concat());
+        let gateway = Gateway::start(&[BOTH_LISTENERS, &to, &version, ROUTE].concat());
         let settings = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(settings.path(), format!("set eep.listen.version {leaves}\n")).unwrap();
         let program = format!("sngrep -f '{}' -L udp:127.0.0.1:{port}", settings.path().display());

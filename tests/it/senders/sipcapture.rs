@@ -1,22 +1,21 @@
 //! Kamailio's sipcapture as the collector: what it reads in the packets that we send.
 
-use std::net::SocketAddr;
-use std::process::Command;
+use std::path::Path;
 
 use bytes::Bytes;
-use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version};
+use hepgate::wire::{CapturedAt, ChunkId, Pack, Version};
 
-use super::program::{Program, await_udp_port, free_port};
+use super::kamailio::Kamailio;
 use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::peers::udp_agent;
-use crate::support::settings::{BOTH_LISTENERS, collector};
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, sip};
 
 /// A Kamailio that says every field of what comes, and also keeps it as a collector would, in a file for a table.
 ///
 /// Over TCP it reads HEP whole and then looks for a Content-Length in it, unless `tcp_accept_no_cl` is set too.
 /// With `nonsip_hook` it gives HEP to the event route; without, it takes the SIP out of it, and HEP2 too.
-fn settings(port: u16, folder: &std::path::Path, event: bool) -> String {
+fn settings(folder: &Path, event: bool) -> String {
     let (hook, route) = if event {
         (
             "modparam(\"sipcapture\", \"nonsip_hook\", 1)",
@@ -30,18 +29,8 @@ fn settings(port: u16, folder: &std::path::Path, event: bool) -> String {
     };
     format!(
         r#"
-debug=1
-log_stderror=yes
-fork=yes
-children=1
-tcp_children=1
-auto_aliases=no
-dns=no
-rev_dns=no
 tcp_accept_hep3=yes
 tcp_accept_no_cl=yes
-listen=udp:127.0.0.1:{port}
-listen=tcp:127.0.0.1:{port}
 loadmodule "pv.so"
 loadmodule "xlog.so"
 loadmodule "db_flatstore.so"
@@ -64,37 +53,22 @@ onreply_route {{
     )
 }
 
-struct Kamailio {
-    program: Program,
-    port: u16,
-    folder: tempfile::TempDir,
+fn start(event: bool) -> Kamailio {
+    Kamailio::start(|_, folder| settings(folder, event))
 }
 
-impl Kamailio {
-    fn start(event: bool) -> Self {
-        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
-        let path = folder.path().join("kamailio.cfg");
-        std::fs::write(&path, settings(port, folder.path(), event)).unwrap();
-        let mut command = Command::new("kamailio");
-        command.arg("-f").arg(&path).args(["-DD", "-E", "-m", "32", "-M", "4", "-Y"]).arg(folder.path());
-        let mut program = Program::start(&mut command, folder.path());
-        await_udp_port(port, || program.assert_running());
-        Self { program, port, folder }
-    }
+/// The fields of each packet, as Kamailio said them.
+fn packets(kamailio: &Kamailio) -> Vec<String> {
+    let said = kamailio.program.said();
+    said.split("[[").skip(1).filter_map(|rest| Some(rest.split_once("]]")?.0.to_owned())).collect()
+}
 
-    /// The fields of each packet, as it said them.
-    fn packets(&self) -> Vec<String> {
-        let said = self.program.said();
-        said.split("[[").skip(1).filter_map(|rest| Some(rest.split_once("]]")?.0.to_owned())).collect()
-    }
-
-    /// The lines that it keeps.
-    fn kept(&self) -> Vec<String> {
-        let files = std::fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path());
-        let kept = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kept_"));
-        kept.flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
-            .collect()
-    }
+/// The lines that it keeps.
+fn kept(kamailio: &Kamailio) -> Vec<String> {
+    let files = std::fs::read_dir(kamailio.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    let kept = files.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("kept_"));
+    kept.flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>())
+        .collect()
 }
 
 fn request(number: u32) -> String {
@@ -106,27 +80,20 @@ fn request(number: u32) -> String {
 }
 
 fn pack(number: u32, v6: bool) -> Pack {
-    let addresses =
-        if v6 { ("[2001:db8::1]:5060", "[2001:db8::2]:5070") } else { ("192.0.2.1:5060", "192.0.2.2:5070") };
-    let parse = |text: &str| text.parse::<SocketAddr>().unwrap();
-    Pack {
-        ip_protocol: 17,
-        flow: Some((parse(addresses.0), parse(addresses.1))),
-        captured_at: Some(CapturedAt { seconds: 1_795_418_238, microseconds: 797_310 + number }),
-        payload_type: PayloadType::SIP,
-        agent_id: 2_001,
-        chunks: Vec::new(),
-        payload: Some(Bytes::from(request(number))),
+    let mut pack = sip(request(number));
+    pack.captured_at = Some(CapturedAt { seconds: 1_795_418_238, microseconds: 797_310 + number });
+    if v6 {
+        pack.flow = Some(("[2001:db8::1]:5060".parse().unwrap(), "[2001:db8::2]:5070".parse().unwrap()));
     }
+    pack
 }
 
 fn gateway(to: &str, more: &str) -> Gateway {
-    let route = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
-    Gateway::start(&[BOTH_LISTENERS, &collector("out", to), more, route].concat())
+    Gateway::start(&[BOTH_LISTENERS, &collector("out", to), more, ROUTE].concat())
 }
 
 fn reads_hep3(transport: &str) {
-    let kamailio = Kamailio::start(true);
+    let kamailio = start(true);
     let gateway = gateway(&format!("hep_{transport}:127.0.0.1:{}", kamailio.port), "");
     let agent = udp_agent(gateway.listener("udp"));
     let mut expected = Vec::new();
@@ -145,10 +112,10 @@ fn reads_hep3(transport: &str) {
             request(number)
         ));
     }
-    eventually("Kamailio has them all", || kamailio.packets().len() >= 6);
+    eventually("Kamailio has them all", || packets(&kamailio).len() >= 6);
     let unnull = |text: String| text.replace("<null>", "");
-    let packets: Vec<String> = kamailio.packets().into_iter().map(unnull).collect();
-    assert_eq!(packets, expected, "{}", kamailio.program.said());
+    let read: Vec<String> = packets(&kamailio).into_iter().map(unnull).collect();
+    assert_eq!(read, expected, "{}", kamailio.program.said());
     gateway.stop();
 }
 
@@ -168,7 +135,7 @@ fn kamailio_reads_the_hep3_that_we_send_over_tcp() {
 #[ignore = "needs kamailio; tests/run runs it"]
 fn kamailio_keeps_the_sip_of_every_version_that_we_send() {
     for version in [1, 2, 3] {
-        let kamailio = Kamailio::start(false);
+        let kamailio = start(false);
         let to = format!("hep_udp:127.0.0.1:{}", kamailio.port);
         let gateway = gateway(&to, &format!("version = \"{version}\"\n"));
         let agent = udp_agent(gateway.listener("udp"));
@@ -176,10 +143,10 @@ fn kamailio_keeps_the_sip_of_every_version_that_we_send() {
             // It comes as HEP3 and is packed anew.
             agent.send(&pack(number, false).encode(Version::Hep3).unwrap()).unwrap();
         }
-        eventually("Kamailio keeps them all", || kamailio.kept().len() >= 5);
-        let kept = kamailio.kept();
-        assert_eq!(kept.len(), 5);
-        for (line, number) in kept.iter().zip(1..) {
+        eventually("Kamailio keeps them all", || kept(&kamailio).len() >= 5);
+        let lines = kept(&kamailio);
+        assert_eq!(lines.len(), 5);
+        for (line, number) in lines.iter().zip(1..) {
             assert!(line.contains(&request(number).replace('\r', "\\x0D").replace('\n', "\\x0A")), "{line}");
             assert!(line.contains("|192.0.2.1|5060|192.0.2.2|5070|"), "{line}");
             // HEP1 has no time: Kamailio takes its own.

@@ -8,9 +8,7 @@ use crate::support::certificates::{Authority, write};
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, HEPGATE};
 use crate::support::peers::{TcpSink, UdpSink, next_packet, udp_agent};
-use crate::support::settings::{BOTH_LISTENERS, collector, packet};
-
-const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
+use crate::support::settings::{BOTH_LISTENERS, ROUTE, collector, packet};
 
 /// A folder with an authority, and a certificate of it for either side.
 fn folder() -> tempfile::TempDir {

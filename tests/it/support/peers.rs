@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
-use super::PATIENCE;
 use super::certificates::Authority;
+use super::{PATIENCE, eventually};
 
 /// An agent that sends over UDP.
 pub(crate) fn udp_agent(to: SocketAddr) -> UdpSocket {
@@ -207,4 +207,17 @@ pub(crate) fn next_packet(stream: &mut impl Read) -> Vec<u8> {
     packet.resize(length, 0);
     stream.read_exact(&mut packet[6..]).expect("the packet ended early");
     packet
+}
+
+/// Waits until nothing of what was sent waits to be read by the other side: the kernel tells of a loopback connection.
+pub(crate) fn await_unread(stream: &TcpStream) {
+    let local = stream.local_addr().unwrap();
+    eventually("the other side reads", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!(":{:04X} ", local.port());
+        // The other side's line has our port as its remote one; its second queue is what it has not read.
+        let line =
+            table.lines().find(|line| line.split_whitespace().nth(2).is_some_and(|r| format!("{r} ").ends_with(&port)));
+        line.is_some_and(|line| line.split_whitespace().nth(4).is_some_and(|queues| queues.ends_with(":00000000")))
+    });
 }

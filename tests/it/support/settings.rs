@@ -1,5 +1,8 @@
 //! Pieces of configurations, packets and filters that many tests begin with.
 
+use bytes::Bytes;
+use hepgate::wire::{CapturedAt, Pack, PayloadType};
+
 use super::guest::Guest;
 
 /// A listener for UDP and one for TCP, on ports that the system chooses.
@@ -15,6 +18,22 @@ listen = "hep_tcp:127.0.0.1:0"
 /// A collector.
 pub(crate) fn collector(name: &str, to: &str) -> String {
     format!("[[collector]]\nname = \"{name}\"\nto = \"{to}\"\n")
+}
+
+/// The only tenant, whose packets go to the collector `out`.
+pub(crate) const ROUTE: &str = "[[tenant]]\nname = \"default\"\nroute = [\"out\"]\n";
+
+/// What a SIP server says of a message from 192.0.2.1:5060 to 192.0.2.2:5070.
+pub(crate) fn sip(payload: impl Into<Bytes>) -> Pack {
+    Pack {
+        ip_protocol: 17,
+        flow: Some(("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5070".parse().unwrap())),
+        captured_at: Some(CapturedAt { seconds: 1_795_418_238, microseconds: 797_310 }),
+        payload_type: PayloadType::SIP,
+        agent_id: 2_001,
+        chunks: Vec::new(),
+        payload: Some(payload.into()),
+    }
 }
 
 /// A filter whose component lies in the gateway's folder.
