@@ -93,6 +93,24 @@ fn what_a_version_cannot_hold_and_what_fits_no_datagram_is_dropped_and_counted()
     gateway.stop();
 }
 
+/// What is not sent takes no room either, once it is dropped.
+#[test]
+fn packets_that_cannot_be_sent_leave_the_room_that_they_took() {
+    let sink = UdpSink::new();
+    let more = "mailbox_octets_max = 65536\n";
+    for (version, octets, reason) in [("2", 60_000, "cannot-encode"), ("3", 65_508 - 12, "too-long")] {
+        let to = format!("{}version = \"{version}\"\n{more}", collector("out", &sink.to()));
+        let gateway = start(&to);
+        let mut stream = TcpStream::connect(gateway.listener("tcp")).unwrap();
+        for number in 1..=20 {
+            stream.write_all(&packet(&vec![b'x'; octets])).unwrap();
+            gateway.await_metric(DROPPED, &[("reason", reason)], number);
+        }
+        assert_eq!(gateway.metrics().sum(DROPPED), 20);
+        gateway.stop();
+    }
+}
+
 #[test]
 fn a_udp_collector_that_nobody_runs_harms_nobody() {
     let (out, nobody) = (UdpSink::new(), UdpSocket::bind("127.0.0.1:0").unwrap());
