@@ -71,6 +71,7 @@ struct Open {
 
 /// A connection that takes nothing at the moment.
 struct Blocked {
+    since: Instant,
     writable: SpawnHandle,
     timeout: SpawnHandle,
 }
@@ -252,7 +253,7 @@ impl TcpCollector {
     fn watch_blocked(&mut self, moved: bool, ctx: &mut Context<Self>) {
         let Connection::Open(open) = &mut self.connection else { return };
         let behind = open.channel.has_something(&self.postponed);
-        if let Some(Blocked { timeout, writable }) = open.blocked.take_if(|_| moved || !behind) {
+        if let Some(Blocked { timeout, writable, .. }) = open.blocked.take_if(|_| moved || !behind) {
             ctx.cancel_future(timeout);
             ctx.cancel_future(writable);
         }
@@ -260,7 +261,8 @@ impl TcpCollector {
             open.behind_since = None;
             return;
         }
-        open.behind_since.get_or_insert_with(Instant::now);
+        let since = Instant::now();
+        open.behind_since.get_or_insert(since);
         if open.blocked.is_some() {
             return;
         }
@@ -273,7 +275,7 @@ impl TcpCollector {
         let send_timeout = self.settings.hep_send_timeout;
         let timeout = ctx.run_later(send_timeout, |collector, ctx| collector.send_timed_out(ctx));
         if let Connection::Open(open) = &mut self.connection {
-            open.blocked = Some(Blocked { writable, timeout });
+            open.blocked = Some(Blocked { since, writable, timeout });
         }
     }
 
@@ -281,13 +283,18 @@ impl TcpCollector {
     /// asks the system itself, as the runtime may not have heard yet that there is room.
     fn send_timed_out(&mut self, ctx: &mut Context<Self>) {
         let Connection::Open(open) = &mut self.connection else { return };
+        // A timer that was cancelled may fire once more, when it was due in the same moment: who took what waited just
+        // before is not stuck.
+        let timeout = self.settings.hep_send_timeout;
+        if open.blocked.as_ref().is_none_or(|blocked| blocked.since.elapsed() < timeout) {
+            return;
+        }
         let stream = Rc::clone(&open.stream);
         let progress = open.channel.write(&mut self.postponed, |parts| SockRef::from(&*stream).send_vectored(parts));
         let stuck = !progress.moved && progress.error.is_none();
         self.written(&progress, ctx);
         if stuck {
-            let timeout_ms = self.settings.hep_send_timeout.as_millis();
-            let text = format!("took nothing for {timeout_ms} ms (hep_send_timeout)");
+            let text = format!("took nothing for {} ms (hep_send_timeout)", timeout.as_millis());
             self.lost(&io::Error::new(io::ErrorKind::TimedOut, text), ctx);
         }
         self.go_on(ctx);
@@ -386,7 +393,7 @@ impl TcpCollector {
         // Nobody loses one while another is being made.
         let Connection::Open(open) = std::mem::replace(&mut self.connection, Connection::None) else { return };
         ctx.cancel_future(open.listening);
-        if let Some(Blocked { writable, timeout }) = open.blocked {
+        if let Some(Blocked { writable, timeout, .. }) = open.blocked {
             ctx.cancel_future(writable);
             ctx.cancel_future(timeout);
         }
