@@ -1,14 +1,14 @@
 //! What actors say to each other, and the things that they hand on.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use actix::{Message, Recipient};
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::{CollectorId, ListenerId, Transport};
+use crate::config::{CollectorId, ListenerId, TenantId, Transport};
 use crate::wire::{CapturedAt, Packet};
 
 /// How a packet came to us (`$hep_net` in OpenSIPS).
@@ -59,11 +59,84 @@ impl Received {
     }
 }
 
+/// What is known of a connection beside its addresses.
+#[derive(Debug, Default)]
+pub struct Connected {
+    /// Names in the certificate that the peer has shown, in lower case.
+    pub client_names: Vec<String>,
+    /// Its places in the tenants' quotas.
+    slots: Mutex<Vec<(TenantId, Slot)>>,
+    refused: AtomicBool,
+}
+
+impl Connected {
+    /// A connection of a peer that has shown a certificate with these names.
+    #[must_use]
+    pub fn new(client_names: Vec<String>) -> Arc<Self> {
+        Arc::new(Self { client_names, ..Self::default() })
+    }
+
+    /// Counts this connection among the tenant's, until it ends. `false`: there is no room for it, and its owner is to
+    /// close it.
+    pub fn count_for(&self, tenant: TenantId, slots: &Arc<Slots>) -> bool {
+        let mut held = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.iter().any(|(other, _)| *other == tenant) {
+            return true;
+        }
+        let slot = slots.take();
+        let found_room = slot.is_some();
+        held.extend(slot.map(|slot| (tenant, slot)));
+        if !found_room {
+            self.refused.store(true, Ordering::Relaxed);
+        }
+        found_room
+    }
+
+    /// Whether a tenant had no room for it.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+}
+
+/// A bounded number of places.
+#[derive(Debug)]
+pub struct Slots {
+    free: AtomicUsize,
+}
+
+/// A place that is taken, until this is dropped.
+#[derive(Debug)]
+pub struct Slot(Arc<Slots>);
+
+impl Slots {
+    /// So many, all free.
+    #[must_use]
+    pub fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self { free: AtomicUsize::new(places) })
+    }
+
+    /// A place, if one is free.
+    #[must_use]
+    pub fn take(self: &Arc<Self>) -> Option<Slot> {
+        let taken = self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1));
+        taken.is_ok().then(|| Slot(Arc::clone(self)))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 /// Packets of one listener or connection, in the order in which they came.
 #[derive(Debug)]
 pub struct Batch {
     /// Whose they are is not known yet.
     pub packets: Vec<Received>,
+    /// The connection, if they came through one.
+    pub connection: Option<Arc<Connected>>,
     /// Given back when the chain has taken the batch, and by TCP not before the batch is done: that is how an agent
     /// feels that a chain is slow.
     pub permit: Option<OwnedSemaphorePermit>,
@@ -187,6 +260,18 @@ mod tests {
         assert!(backlog.take(400));
         backlog.taken(600);
         assert!(backlog.take(600));
+    }
+
+    #[test]
+    fn a_connection_takes_one_place_of_a_tenant_until_it_ends() {
+        let slots = Slots::new(1);
+        let (first, second) = (Connected::new(Vec::new()), Connected::new(Vec::new()));
+        assert!(first.count_for(TenantId(0), &slots));
+        assert!(first.count_for(TenantId(0), &slots), "it has its place already");
+        assert!(!second.count_for(TenantId(0), &slots));
+        assert!(second.is_refused() && !first.is_refused());
+        drop(first);
+        assert!(Connected::new(Vec::new()).count_for(TenantId(0), &slots));
     }
 
     #[test]

@@ -18,6 +18,7 @@ mod tcp;
 mod udp;
 
 pub use counter::Counter;
+pub use encode::{Encoding, STREAM_VERSION};
 pub use file::{FileCollector, FileError};
 pub use tcp::TcpCollector;
 pub use udp::{UdpCollector, UdpError};

@@ -16,7 +16,7 @@ use super::attempts::{Attempts, Next};
 use super::channel::{Channel, Progress, READ_OCTETS, broken};
 use super::connect::{Wanted, connect};
 use super::counter::Counter;
-use super::encode::{STREAM_VERSION, encode};
+use super::encode::Encoding;
 use super::postponed::Postponed;
 use crate::config::{RemoteAddr, StreamSettings};
 use crate::ledger::{CollectorCount, DropReason};
@@ -35,7 +35,7 @@ pub struct TcpCollector {
     to: RemoteAddr,
     connector: Option<Arc<Connector>>,
     settings: StreamSettings,
-    agent_id: u32,
+    encoding: Encoding,
     postponed: Postponed,
     connection: Connection,
     attempts: Attempts,
@@ -89,7 +89,7 @@ impl TcpCollector {
         to: RemoteAddr,
         connector: Option<Arc<Connector>>,
         settings: StreamSettings,
-        agent_id: u32,
+        encoding: Encoding,
         counter: Counter,
         backlog: Arc<Backlog>,
     ) -> Self {
@@ -97,7 +97,7 @@ impl TcpCollector {
             to,
             connector,
             settings,
-            agent_id,
+            encoding,
             postponed: Postponed::new(settings.hep_async_max_postponed_chunks),
             connection: Connection::None,
             attempts: Attempts::new(&settings),
@@ -221,7 +221,7 @@ impl TcpCollector {
     fn take(&mut self, deliver: &Deliver, now: Instant) {
         for received in deliver.packets.iter() {
             let charge = received.charge();
-            match encode(received, STREAM_VERSION, self.agent_id) {
+            match self.encoding.encode(received) {
                 Ok(octets) => self.postponed.push(octets, charge, now),
                 Err(error) => {
                     self.backlog.taken(charge);

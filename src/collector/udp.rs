@@ -16,9 +16,9 @@ use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
 use super::counter::Counter;
-use super::encode::encode;
+use super::encode::Encoding;
 use super::postponed::{Postponed, WRITE_PARTS_MAX};
-use crate::config::{RemoteAddr, VersionOut};
+use crate::config::RemoteAddr;
 use crate::ledger::{CollectorCount, DropReason};
 use crate::message::{Backlog, Deliver, Drain};
 use crate::wire::DATAGRAM_OCTETS_MAX;
@@ -42,8 +42,7 @@ pub struct UdpError {
 /// Sends datagrams to one collector, as many in one system call as there are.
 pub struct UdpCollector {
     socket: Rc<UdpSocket>,
-    version: VersionOut,
-    agent_id: u32,
+    encoding: Encoding,
     postponed: Postponed,
     /// The system took no more; somebody waits for it.
     blocked: bool,
@@ -81,16 +80,14 @@ impl UdpCollector {
     /// What the system says if the socket cannot be watched.
     pub fn new(
         socket: StdUdpSocket,
-        version: VersionOut,
-        agent_id: u32,
+        encoding: Encoding,
         postponed_max: usize,
         counter: Counter,
         backlog: Arc<Backlog>,
     ) -> io::Result<Self> {
         Ok(Self {
             socket: Rc::new(UdpSocket::from_std(socket)?),
-            version,
-            agent_id,
+            encoding,
             postponed: Postponed::new(postponed_max),
             blocked: false,
             counter,
@@ -102,7 +99,7 @@ impl UdpCollector {
     fn take(&mut self, deliver: &Deliver, now: Instant) {
         for received in deliver.packets.iter() {
             let charge = received.charge();
-            match encode(received, self.version, self.agent_id) {
+            match self.encoding.encode(received) {
                 Ok(octets) if octets.len() <= DATAGRAM_OCTETS_MAX => self.postponed.push(octets, charge, now),
                 Ok(octets) => {
                     self.backlog.taken(charge);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::reader::{Placed, Section};
-use super::{ClientTls, ProtoHep, RemoteAddr, Transport, tls};
+use super::{ClientTls, ConfigValue, ProtoHep, RemoteAddr, Transport, tls, value};
 use crate::wire::Version;
 
 /// Where HEP goes.
@@ -16,6 +16,8 @@ pub struct Collector {
     pub destination: Destination,
     /// Octets of packets that may wait for it, in its mailbox and postponed.
     pub mailbox_octets_max: usize,
+    /// The authentication key with which packets leave, instead of the one with which they came.
+    pub authentication_key: Option<ConfigValue>,
 }
 
 /// What a collector is.
@@ -108,8 +110,9 @@ pub(super) fn read(mut section: Section<'_, '_>, proto_hep: &ProtoHep, folder: &
     let mailbox_octets_max = read_mailbox(&mut section);
     // Without a destination nobody knows which keys belong here.
     let destination = destination?;
+    let authentication_key = read_authentication_key(&mut section, &destination, folder);
     section.finish();
-    Some(Collector { name: name?, destination, mailbox_octets_max })
+    Some(Collector { name: name?, destination, mailbox_octets_max, authentication_key })
 }
 
 /// A collector whose name, address and version are said elsewhere, and its other keys in `section`.
@@ -125,7 +128,25 @@ pub(super) fn to_remote(
     if let Destination::Udp { version, .. } = &mut destination {
         *version = said;
     }
-    Collector { name, destination, mailbox_octets_max: read_mailbox(section) }
+    Collector { name, destination, mailbox_octets_max: read_mailbox(section), authentication_key: None }
+}
+
+/// Only HEP3 has a place for it.
+fn read_authentication_key(
+    section: &mut Section<'_, '_>,
+    destination: &Destination,
+    folder: &Path,
+) -> Option<ConfigValue> {
+    if let Destination::File(_) = destination {
+        return None;
+    }
+    let (key, place) = section.value("authentication_key")?;
+    if let Destination::Udp { version, .. } = destination
+        && *version != VersionOut::Only(Version::Hep3)
+    {
+        section.complain(&place, "an authentication key needs version = \"3\": the others have no place for it");
+    }
+    value::read_secret(section, key, &place, folder)
 }
 
 fn read_mailbox(section: &mut Section<'_, '_>) -> usize {

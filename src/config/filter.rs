@@ -1,15 +1,12 @@
 //! `[[filter]]`: a component, what it is told, and what it may.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml::de::{DeTable, DeValue};
-
-use super::CollectorId;
-use super::OnError;
-use super::reader::{Section, kind_of};
+use super::reader::Section;
+use super::value::{self, ConfigValue};
+use super::{CollectorId, OnError};
 
 /// A component, what it is told, and what it may.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,52 +25,6 @@ pub struct Filter {
     pub tick: Option<Duration>,
     /// What one instance and one call of it may use.
     pub limits: Limits,
-}
-
-/// A value that a filter is given: written out, or read from elsewhere when the gateway starts.
-#[derive(Clone, PartialEq, Eq)]
-pub enum ConfigValue {
-    /// As written.
-    Text(String),
-    /// The content of a file without its last line end.
-    File(PathBuf),
-    /// An environment variable.
-    Environment(String),
-}
-
-impl fmt::Debug for ConfigValue {
-    /// Never shows a value: any of them may be a secret.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text(_) => "Text(…)",
-            Self::File(_) => "File(…)",
-            Self::Environment(_) => "Environment(…)",
-        })
-    }
-}
-
-/// A value that was to be read from elsewhere and could not.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SecretError(String);
-
-impl ConfigValue {
-    /// The value itself.
-    ///
-    /// # Errors
-    /// [`SecretError`]: the file or the variable is not there, or is not UTF-8.
-    pub fn read(&self) -> Result<String, SecretError> {
-        match self {
-            Self::Text(text) => Ok(text.clone()),
-            Self::File(path) => match std::fs::read_to_string(path) {
-                Ok(text) => Ok(text.strip_suffix('\n').map(str::to_owned).unwrap_or(text)),
-                Err(error) => Err(SecretError(format!("{}: {error}", path.display()))),
-            },
-            Self::Environment(name) => {
-                std::env::var(name).map_err(|error| SecretError(format!("environment variable {name}: {error}")))
-            }
-        }
-    }
 }
 
 /// What one instance of a filter, and one call of it, may use.
@@ -112,7 +63,7 @@ pub struct Limits {
 pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folder: &Path) -> Option<Filter> {
     let name = section.name("filter");
     let component = section.text_required("component", "the .wasm file").map(|path| folder.join(path.value));
-    let config = read_config(section.table("config"), folder);
+    let config = value::read_all(section.table("config"), folder);
     let granted = section.texts("collectors");
     let collectors = super::resolve(&section, granted, "collector", collector_names);
     let choices = [("tenant", None), ("pass", Some(OnError::Pass)), ("drop", Some(OnError::Drop))];
@@ -129,44 +80,6 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
         tick: super::non_zero(tick),
         limits,
     })
-}
-
-fn read_config(section: Section<'_, '_>, folder: &Path) -> BTreeMap<String, ConfigValue> {
-    let complaints = section.complaints();
-    let mut config = BTreeMap::new();
-    for (key, value, place) in section.entries() {
-        let complain = |text: String| complaints.add(&place.at, &place.path, text);
-        let value = match value {
-            DeValue::String(text) => ConfigValue::Text(text.into_owned()),
-            DeValue::Integer(number) => ConfigValue::Text(number.to_string()),
-            DeValue::Boolean(flag) => ConfigValue::Text(flag.to_string()),
-            DeValue::Table(table) => match elsewhere(&table, folder) {
-                Some(value) => value,
-                None => {
-                    complain("a table here is { file = \"…\" } or { env = \"…\" }".to_owned());
-                    continue;
-                }
-            },
-            value => {
-                complain(format!("a text, a whole number, true or false is wanted, not {}", kind_of(&value)));
-                continue;
-            }
-        };
-        config.insert(key, value);
-    }
-    config
-}
-
-/// `{ file = "…" }` or `{ env = "…" }`.
-fn elsewhere(table: &DeTable<'_>, folder: &Path) -> Option<ConfigValue> {
-    let mut entries = table.iter();
-    let (Some((key, value)), None) = (entries.next(), entries.next()) else { return None };
-    let text = value.get_ref().as_str()?;
-    match key.get_ref().as_ref() {
-        "file" => Some(ConfigValue::File(folder.join(text))),
-        "env" => Some(ConfigValue::Environment(text.to_owned())),
-        _ => None,
-    }
 }
 
 fn read_limits(mut section: Section<'_, '_>) -> Limits {

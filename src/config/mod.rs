@@ -11,7 +11,9 @@ mod listener;
 mod reader;
 mod tenant;
 mod tls;
+mod value;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -19,12 +21,13 @@ use std::time::Duration;
 
 pub use address::{ListenAddr, RemoteAddr, Transport};
 pub use collector::{Collector, Destination, FileFormat, FileSettings, StreamSettings, VersionOut};
-pub use filter::{ConfigValue, Filter, Limits, SecretError};
+pub use filter::{Filter, Limits};
 pub use listener::{Listener, StreamLimits};
 pub use reader::Complaint;
 use reader::{Complaints, Placed, Section};
-pub use tenant::{LaneChoice, Match, OnError, Tenant};
+pub use tenant::{LaneChoice, Match, OnError, Quotas, Tenant};
 pub use tls::{ClientCertificates, ClientTls, OwnCertificate, ServerTls, TlsVersion};
+pub use value::{ConfigValue, SecretError};
 
 /// Makes an id: the place of a table in the configuration.
 macro_rules! ids {
@@ -59,6 +62,8 @@ pub struct Config {
     pub proto_hep: ProtoHep,
     /// What all filters share.
     pub sandbox: Sandbox,
+    /// Names of agent ids, for the tenants' rules.
+    pub agent_ids: BTreeMap<String, u32>,
     /// In the order of the file.
     pub listeners: Vec<Listener>,
     /// In the order of the file, and behind them those of `hep_id`.
@@ -235,6 +240,7 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let proto_hep = read_proto_hep(&mut proto_hep_section);
     let hep_ids = proto_hep_section.texts("hep_id");
     let sandbox = read_sandbox(root.table("sandbox"));
+    let agent_ids = read_agent_ids(root.table("agent_ids"));
     let listeners: Vec<Listener> =
         root.tables("listener").into_iter().filter_map(|section| listener::read(section, &proto_hep, folder)).collect();
     let mut collectors: Vec<Collector> = root
@@ -257,11 +263,31 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let mut default_tenant = None;
     let mut tenants = Vec::new();
     for section in root.tables("tenant") {
-        let names = tenant::Names { listeners: &listener_names, filters: &filter_names, collectors: &collector_names };
-        tenants.extend(tenant::read(section, &names, &mut default_tenant));
+        let names = tenant::Names {
+            agent_ids: &agent_ids,
+            listeners: &listener_names,
+            filters: &filter_names,
+            collectors: &collector_names,
+        };
+        tenants.extend(tenant::read(section, &names, &mut default_tenant, folder));
     }
     root.finish();
-    Some(Config { gateway, log, admin, proto_hep, sandbox, listeners, collectors, filters, tenants })
+    Some(Config { gateway, log, admin, proto_hep, sandbox, agent_ids, listeners, collectors, filters, tenants })
+}
+
+/// Names of agent ids.
+fn read_agent_ids(section: Section<'_, '_>) -> BTreeMap<String, u32> {
+    let complaints = section.complaints();
+    let mut ids = BTreeMap::new();
+    for (name, value, place) in section.entries() {
+        match reader::number_of(&value, 0..=u64::from(u32::MAX)) {
+            Ok(id) => {
+                ids.insert(name, u32::try_from(id).unwrap_or(u32::MAX));
+            }
+            Err(text) => complaints.add(&place.at, &place.path, text),
+        }
+    }
+    ids
 }
 
 fn read_gateway(mut section: Section<'_, '_>, folder: &Path) -> Gateway {

@@ -167,23 +167,32 @@ impl<'c, 'a> Section<'c, 'a> {
         texts
     }
 
+    /// A list of values of any kind, each with its place.
+    pub(super) fn list(&mut self, key: &'static str) -> Vec<(DeValue<'a>, Place)> {
+        let Some((value, place)) = self.take(key) else { return Vec::new() };
+        let DeValue::Array(items) = value else {
+            self.complain(&place, format!("a list is wanted, not {}", kind_of(&value)));
+            return Vec::new();
+        };
+        let placed = |(index, item): (usize, Spanned<DeValue<'a>>)| {
+            let place = Place { at: item.span(), path: format!("{}[{index}]", place.path) };
+            (item.into_inner(), place)
+        };
+        items.into_iter().enumerate().map(placed).collect()
+    }
+
+    /// A value of any kind.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<(DeValue<'a>, Place)> {
+        self.take(key)
+    }
+
     /// A whole number.
     pub(super) fn whole(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
         let Some((value, place)) = self.take(key) else { return default };
-        let DeValue::Integer(integer) = &value else {
-            self.complain(&place, format!("a whole number is wanted, not {}", kind_of(&value)));
-            return default;
-        };
-        match i128::from_str_radix(integer.as_str(), integer.radix()) {
-            Ok(number) if (i128::from(*range.start())..=i128::from(*range.end())).contains(&number) => {
-                u64::try_from(number).unwrap_or(default)
-            }
-            _ => {
-                let (least, most) = (range.start(), range.end());
-                self.complain(&place, format!("{integer} is not between {least} and {most}"));
-                default
-            }
-        }
+        number_of(&value, range).unwrap_or_else(|text| {
+            self.complain(&place, text);
+            default
+        })
     }
 
     /// A number of things, for a `usize`.
@@ -277,6 +286,22 @@ impl<'c, 'a> Section<'c, 'a> {
         entries
     }
 
+    /// Every key with its table, for tables of tables whose keys are not ours.
+    pub(super) fn subtables(self) -> Vec<(String, Self, Place)> {
+        let complaints = self.complaints;
+        let mut tables = Vec::new();
+        for (key, value, place) in self.entries() {
+            match value {
+                DeValue::Table(table) => {
+                    let section = Self { complaints, place: place.clone(), table: Some(table), known: Vec::new() };
+                    tables.push((key, section, place));
+                }
+                value => complaints.add(&place.at, &place.path, format!("a table is wanted, not {}", kind_of(&value))),
+            }
+        }
+        tables
+    }
+
     /// Whether the key is there and nobody has read it.
     pub(super) fn has(&self, key: &str) -> bool {
         self.table.as_ref().is_some_and(|table| table.contains_key(key))
@@ -313,6 +338,16 @@ impl<'c, 'a> Section<'c, 'a> {
     fn path_of(&self, key: &str) -> String {
         if self.place.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.place.path) }
     }
+}
+
+/// A whole number in that range, or what is wrong with it.
+pub(super) fn number_of(value: &DeValue<'_>, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let DeValue::Integer(integer) = value else {
+        return Err(format!("a whole number is wanted, not {}", kind_of(value)));
+    };
+    let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+    let number = number.and_then(|number| u64::try_from(number).ok()).filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("{integer} is not between {} and {}", range.start(), range.end()))
 }
 
 /// What a value is, in words.

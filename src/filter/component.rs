@@ -14,7 +14,7 @@ use super::engine::Host;
 use super::fault::Fault;
 use super::instance::Instance;
 use super::state::{Call, Grant, LogLine, Memory, State};
-use crate::config::{Limits, ProtoHep, SecretError};
+use crate::config::{ConfigValue, Limits, ProtoHep, SecretError};
 use crate::wire::CapturedAt;
 
 /// The package of our interfaces, and the version that this host speaks.
@@ -45,7 +45,7 @@ impl std::fmt::Debug for Filter {
 }
 
 /// What the instances of a filter are told and may use.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Settings {
     limits: Limits,
     config: Arc<BTreeMap<String, String>>,
@@ -152,11 +152,7 @@ impl Host {
             }
             ReadError::TooLarge(reason) => unfit(reason),
         })?;
-        let mut config = BTreeMap::new();
-        for (key, value) in &filter.config {
-            let secret = |reason| LoadError::Secret { filter: name.clone(), key: key.clone(), reason };
-            config.insert(key.clone(), value.read().map_err(secret)?);
-        }
+        let config = read_values(&name, &filter.config)?;
         let sha256 = Sha256::digest(&wasm).into();
         let component = self.compile(&wasm, &sha256, self.cache.as_deref()).map_err(unfit)?;
         let stubs = check_imports(&component).map_err(unfit)?;
@@ -232,6 +228,26 @@ impl Filter {
         &self.settings.limits
     }
 
+    /// The same component, but told these things beside or instead of what it is told.
+    ///
+    /// # Errors
+    /// [`LoadError::Secret`].
+    pub fn told(&self, more: &BTreeMap<String, ConfigValue>) -> Result<Arc<Self>, LoadError> {
+        let mut config = BTreeMap::clone(&self.settings.config);
+        config.extend(read_values(&self.name, more)?);
+        let settings = Settings { config: Arc::new(config), ..self.settings.clone() };
+        Ok(Arc::new(Self {
+            host: self.host.clone(),
+            name: self.name.clone(),
+            sha256: self.sha256,
+            octets: self.octets,
+            stubs: self.stubs.clone(),
+            prepared: self.prepared.clone(),
+            tick: self.tick,
+            settings,
+        }))
+    }
+
     /// Makes an instance, with a store of its own, and runs its `init`; all within `budget`.
     ///
     /// `grants` are the collectors that it may open. `log` takes the lines that `init` writes, also if it fails.
@@ -268,6 +284,15 @@ impl Filter {
         let ticker = Arc::clone(&self.host.ticker);
         State { limits, config, grants, proto_hep, listeners, resources, memory, ticker, call: Call::default() }
     }
+}
+
+/// What the operator wrote, with what stands elsewhere read.
+fn read_values(filter: &str, values: &BTreeMap<String, ConfigValue>) -> Result<BTreeMap<String, String>, LoadError> {
+    let read = |(key, value): (&String, &ConfigValue)| match value.read() {
+        Ok(value) => Ok((key.clone(), value)),
+        Err(reason) => Err(LoadError::Secret { filter: filter.to_owned(), key: key.clone(), reason }),
+    };
+    values.iter().map(read).collect()
 }
 
 enum ReadError {

@@ -21,12 +21,12 @@ pub use load::{LoadedFilters, check, load};
 
 use crate::admin::{self, Admin, AdminError, FilterInfo, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpCollector, UdpError};
-use crate::config::{CollectorId, Config, Destination, TenantId, Transport};
+use crate::config::{CollectorId, Config, Destination, SecretError, TenantId, Transport};
 use crate::filter::{HostError, LoadError};
 use crate::ledger::{Ledger, Rows, Totals, ids};
 use crate::listener::{BindError, Bound, bind};
 use crate::message::{Backlog, Deliver, Drain};
-use crate::tenant::SlowLane;
+use crate::tenant::{KeyError, Quota, SlowLane, TenantTable};
 use crate::tls::{self, Acceptor, Connector};
 pub use summary::Summary;
 use worker::{Plan, Worker};
@@ -39,6 +39,12 @@ pub enum GatewayError {
     Host(#[from] HostError),
     #[error(transparent)]
     Load(#[from] LoadError),
+    #[error("tenant {tenant:?}: {reason}")]
+    OfTenant { tenant: String, reason: String },
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    #[error("collector {collector:?}: authentication_key: {reason}")]
+    CollectorKey { collector: String, reason: SecretError },
     #[error("filter {filter:?} does not start: {reason}")]
     Trial { filter: String, reason: String },
     #[error(transparent)]
@@ -87,6 +93,7 @@ impl Gateway {
     pub async fn start(config: &Config) -> Result<Self, GatewayError> {
         let workers = worker_count(config);
         let filters = load(config, workers.get())?;
+        let (table, keys) = (TenantTable::new(&config.tenants)?, worker::outgoing_keys(config)?);
         let admin = config.admin.map(admin::bind).transpose()?;
         let (acceptors, connectors) = (acceptors(config)?, connectors(config)?);
         let mut bound = Vec::new();
@@ -100,7 +107,18 @@ impl Gateway {
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         check_collectors(config)?;
         let files = start_files(config, &ledger);
-        let plan = Plan::new(config, &filters, &ledger, &slow, &files, &acceptors, &connectors);
+        let plan = Plan {
+            config,
+            filters: &filters,
+            ledger: &ledger,
+            slow: &slow,
+            files: &files,
+            acceptors: &acceptors,
+            connectors: &connectors,
+            table,
+            keys,
+            quotas: quotas(config),
+        };
         let workers = match plan.start_workers(bound, workers.get()).await {
             Ok(workers) => workers,
             Err(error) => {
@@ -221,6 +239,12 @@ fn connectors(config: &Config) -> Result<Vec<Option<Arc<Connector>>>, GatewayErr
         Connector::new((**settings).clone()).map_err(tls).map(|connector| Some(Arc::new(connector)))
     };
     config.collectors.iter().map(connector).collect()
+}
+
+/// What the tenants may have, for all workers together.
+fn quotas(config: &Config) -> Vec<Option<Arc<Quota>>> {
+    let now = Instant::now();
+    config.tenants.iter().map(|tenant| Quota::new(&tenant.quotas, now)).collect()
 }
 
 fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {

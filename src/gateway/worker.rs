@@ -7,18 +7,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use actix::{Actor, Arbiter, Recipient};
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::{FileHandle, GatewayError, LoadedFilters, stop_arbiter};
-use crate::collector::{Counter, TcpCollector, UdpCollector};
-use crate::config::{CollectorId, Config, Destination, ListenerId, StreamLimits, Transport};
+use crate::collector::{Counter, Encoding, STREAM_VERSION, TcpCollector, UdpCollector};
+use crate::config::{
+    Collector, CollectorId, Config, ConfigValue, Destination, ListenerId, StreamLimits, TenantId, Transport,
+};
 use crate::filter::{Filter, Grant};
 use crate::ledger::{Ledger, Page, SeatId, ids};
 use crate::listener::{
     Bound, CONNECTION_BATCHES_MAX, ConnectionLimits, Intake, TcpListener, UDP_BATCHES_MAX, UdpListener,
 };
 use crate::message::{Backlog, Deliver, Drain, Outlet};
-use crate::tenant::{Chain, Chains, Home, Seat, SlowLane, TenantTable};
+use crate::tenant::{Chain, Chains, Home, Quota, Seat, SlowLane, TenantTable};
 use crate::tls::{Acceptor, Connector};
 use crate::wire::AgentIdOrder;
 
@@ -71,30 +74,33 @@ impl Worker {
 
 /// What every worker is made from.
 pub(super) struct Plan<'a> {
-    config: &'a Config,
-    filters: &'a LoadedFilters,
-    ledger: &'a Arc<Ledger>,
-    slow: &'a Arc<SlowLane>,
-    files: &'a [FileHandle],
+    pub(super) config: &'a Config,
+    pub(super) filters: &'a LoadedFilters,
+    pub(super) ledger: &'a Arc<Ledger>,
+    pub(super) slow: &'a Arc<SlowLane>,
+    pub(super) files: &'a [FileHandle],
     /// Those of the listeners, in their order.
-    acceptors: &'a [Option<Arc<Acceptor>>],
+    pub(super) acceptors: &'a [Option<Arc<Acceptor>>],
     /// Those of the collectors, in their order.
-    connectors: &'a [Option<Arc<Connector>>],
+    pub(super) connectors: &'a [Option<Arc<Connector>>],
+    pub(super) table: TenantTable,
+    /// With which packets leave, by collector.
+    pub(super) keys: Vec<Option<Bytes>>,
+    /// By tenant.
+    pub(super) quotas: Vec<Option<Arc<Quota>>>,
 }
 
-impl<'a> Plan<'a> {
-    pub(super) const fn new(
-        config: &'a Config,
-        filters: &'a LoadedFilters,
-        ledger: &'a Arc<Ledger>,
-        slow: &'a Arc<SlowLane>,
-        files: &'a [FileHandle],
-        acceptors: &'a [Option<Arc<Acceptor>>],
-        connectors: &'a [Option<Arc<Connector>>],
-    ) -> Self {
-        Self { config, filters, ledger, slow, files, acceptors, connectors }
-    }
+/// The authentication keys with which packets leave, by collector.
+pub(super) fn outgoing_keys(config: &Config) -> Result<Vec<Option<Bytes>>, GatewayError> {
+    let read = |collector: &Collector| {
+        let key = collector.authentication_key.as_ref().map(ConfigValue::read).transpose();
+        let error = |reason| GatewayError::CollectorKey { collector: collector.name.clone(), reason };
+        Ok(key.map_err(error)?.map(Bytes::from))
+    };
+    config.collectors.iter().map(read).collect()
+}
 
+impl Plan<'_> {
     /// Starts the workers, each with its share of the sockets. If one cannot be started, all are stopped.
     pub(super) async fn start_workers(&self, bound: Vec<Bound>, workers: usize) -> Result<Vec<Worker>, GatewayError> {
         let mut sockets: Vec<Vec<ListenerSeed>> = (0..workers).map(|_| Vec::new()).collect();
@@ -140,7 +146,7 @@ impl<'a> Plan<'a> {
             listeners,
             tenants: self.tenant_seeds(),
             collectors: self.collector_seeds()?,
-            table: TenantTable::new(&self.config.tenants),
+            table: self.table.clone(),
             slow: Arc::clone(self.slow),
             mailbox_batches: self.mailbox_batches(),
         };
@@ -164,19 +170,20 @@ impl<'a> Plan<'a> {
     fn tenant_seeds(&self) -> Vec<TenantSeed> {
         let mut next_seat = 0;
         let mut seeds = Vec::new();
-        for tenant in &self.config.tenants {
+        for (id, tenant) in ids(&self.config.tenants, TenantId) {
             let mut seats = Vec::new();
             for filter_id in &tenant.filters {
                 let seat = SeatId(next_seat);
                 next_seat += 1;
                 let (Some(filter), Some(settings)) =
-                    (self.filters.get(*filter_id), self.config.filters.get(filter_id.0))
+                    (self.filters.get(id, *filter_id), self.config.filters.get(filter_id.0))
                 else {
                     continue;
                 };
                 seats.push(SeatSeed { seat, filter: Arc::clone(filter), settings: settings.clone() });
             }
-            seeds.push(TenantSeed { settings: tenant.clone(), seats });
+            let quota = self.quotas.get(id.0).cloned().flatten();
+            seeds.push(TenantSeed { settings: tenant.clone(), seats, quota });
         }
         seeds
     }
@@ -186,9 +193,8 @@ impl<'a> Plan<'a> {
         let mut seeds = Vec::new();
         for (id, collector) in ids(&self.config.collectors, CollectorId) {
             let way = match &collector.destination {
-                Destination::Udp { to, version, hep_async_max_postponed_chunks } => Way::Udp {
+                Destination::Udp { to, hep_async_max_postponed_chunks, .. } => Way::Udp {
                     socket: UdpCollector::connect(&collector.name, to)?,
-                    version: *version,
                     postponed_max: *hep_async_max_postponed_chunks,
                 },
                 Destination::Tcp { to, stream, .. } => {
@@ -201,7 +207,13 @@ impl<'a> Plan<'a> {
                 }
             };
             let (name, mailbox_octets_max) = (collector.name.clone(), collector.mailbox_octets_max);
-            seeds.push(CollectorSeed { id, name, agent_id, mailbox_octets_max, way });
+            let authentication_key = self.keys.get(id.0).cloned().flatten();
+            let version = match &collector.destination {
+                Destination::Udp { version, .. } => *version,
+                Destination::Tcp { .. } | Destination::File(_) => STREAM_VERSION,
+            };
+            let encoding = Encoding { version, agent_id, authentication_key };
+            seeds.push(CollectorSeed { id, name, encoding, mailbox_octets_max, way });
         }
         Ok(seeds)
     }
@@ -247,6 +259,7 @@ enum Socket {
 struct TenantSeed {
     settings: crate::config::Tenant,
     seats: Vec<SeatSeed>,
+    quota: Option<Arc<Quota>>,
 }
 
 struct SeatSeed {
@@ -258,13 +271,13 @@ struct SeatSeed {
 struct CollectorSeed {
     id: CollectorId,
     name: String,
-    agent_id: u32,
+    encoding: Encoding,
     mailbox_octets_max: usize,
     way: Way,
 }
 
 enum Way {
-    Udp { socket: StdUdpSocket, version: crate::config::VersionOut, postponed_max: usize },
+    Udp { socket: StdUdpSocket, postponed_max: usize },
     Tcp { to: crate::config::RemoteAddr, connector: Option<Arc<Connector>>, stream: crate::config::StreamSettings },
     File { to: Recipient<Deliver>, backlog: Arc<Backlog> },
 }
@@ -302,18 +315,18 @@ impl Seed {
 
 impl CollectorSeed {
     fn start(self, page: &Rc<Page>, started: &mut Started) -> io::Result<Outlet> {
-        let Self { id, name, agent_id, mailbox_octets_max, way } = self;
+        let Self { id, name, encoding, mailbox_octets_max, way } = self;
         let counter = Counter::new(id, &name, Rc::clone(page));
         let backlog = Backlog::new(mailbox_octets_max);
         let theirs = Arc::clone(&backlog);
         Ok(match way {
-            Way::Udp { socket, version, postponed_max } => {
-                let actor = UdpCollector::new(socket, version, agent_id, postponed_max, counter, theirs)?.start();
+            Way::Udp { socket, postponed_max } => {
+                let actor = UdpCollector::new(socket, encoding, postponed_max, counter, theirs)?.start();
                 started.collectors.push((name, actor.clone().recipient()));
                 Outlet { id, backlog, to: actor.recipient() }
             }
             Way::Tcp { to, connector, stream } => {
-                let actor = TcpCollector::new(to, connector, stream, agent_id, counter, theirs).start();
+                let actor = TcpCollector::new(to, connector, stream, encoding, counter, theirs).start();
                 started.collectors.push((name, actor.clone().recipient()));
                 Outlet { id, backlog, to: actor.recipient() }
             }
@@ -324,7 +337,7 @@ impl CollectorSeed {
 
 impl TenantSeed {
     fn home(self, outlets: &[Outlet], collectors: &[String]) -> Home {
-        let Self { settings, seats } = self;
+        let Self { settings, seats, quota } = self;
         let mut ticks = Vec::new();
         let mut chain = Vec::new();
         for (place, SeatSeed { seat, filter, settings: of_filter }) in seats.into_iter().enumerate() {
@@ -338,6 +351,6 @@ impl TenantSeed {
             });
             chain.push(Seat::new(seat, &settings.name, filter, grants.collect(), of_filter.on_error));
         }
-        Home::new(Chain::new(chain, settings.on_error), settings.route, settings.lane, ticks)
+        Home::new(Chain::new(chain, settings.on_error), settings.route, settings.lane, ticks, quota)
     }
 }

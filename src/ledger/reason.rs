@@ -37,6 +37,12 @@ reasons! {
         KeepAlive = "keep-alive",
         /// No tenant's rules match it and there is no default tenant.
         NoTenant = "no-tenant",
+        /// More packets of the tenant came than `packets_per_second_max`.
+        PacketQuota = "packet-quota",
+        /// More octets of the tenant came than `octets_per_second_max`.
+        OctetQuota = "octet-quota",
+        /// Its connection is one more than the tenant's `connections_max`.
+        ConnectionQuota = "connection-quota",
         /// The worker already has as many batches of this listener as it may.
         ChainFull = "chain-full",
         /// The tenant's chain is in the slow lane and as many batches wait for it as may.
@@ -89,6 +95,8 @@ reasons! {
         ConnectionsFull = "connections-full",
         /// The peer has as many connections as `connections_per_peer_max`.
         PeerConnectionsFull = "peer-connections-full",
+        /// A tenant whose packets it brought has as many connections as its `connections_max`.
+        TenantConnectionsFull = "tenant-connections-full",
         /// The TLS handshake took longer than `handshake_timeout`.
         HandshakeTimeout = "handshake-timeout",
         /// What came is not TLS, or the agent is not let in, or it does not trust us.

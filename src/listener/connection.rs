@@ -21,7 +21,7 @@ use super::limits::Admitted;
 use super::tcp::Shared;
 use crate::config::Transport;
 use crate::ledger::{CloseReason, ListenerCount};
-use crate::message::{Batch, Drain, wall_clock};
+use crate::message::{Batch, Connected, Drain, wall_clock};
 use crate::tls::{ServerTunnel, TunnelError};
 use crate::wire::{FrameError, Framer, RejectReason};
 
@@ -38,6 +38,8 @@ pub(super) struct Connection {
     /// The TLS that the stream is in; `None` for plain TCP.
     tunnel: Option<ServerTunnel>,
     shared: Rc<Shared>,
+    /// What the chains are told of this connection; made when the first packet comes.
+    connected: Option<Arc<Connected>>,
     room: Arc<Semaphore>,
     /// For the next batch. Nothing is read without it.
     permit: Option<OwnedSemaphorePermit>,
@@ -65,6 +67,7 @@ impl Connection {
             permit: Arc::clone(&room).try_acquire_owned().ok(),
             tunnel,
             shared,
+            connected: None,
             room,
             last_read: Instant::now(),
             closed: None,
@@ -75,6 +78,10 @@ impl Connection {
 
     /// One read, and what it brought.
     fn read(&mut self, ctx: &mut Context<Self>) {
+        if self.connected.as_ref().is_some_and(|connected| connected.is_refused()) {
+            self.close(CloseReason::TenantConnectionsFull, ctx);
+            return;
+        }
         let read = {
             let mut arena = self.shared.arena.borrow_mut();
             arena.reserve(READ_OCTETS);
@@ -167,7 +174,12 @@ impl Connection {
         intake.count(tally, count, true);
         if count > 0 {
             let permit = self.permit.take();
-            if self.shared.chains.try_send(Batch { packets, permit }).is_err() {
+            let tunnel = self.tunnel.as_ref();
+            let connected = self
+                .connected
+                .get_or_insert_with(|| Connected::new(tunnel.map(ServerTunnel::client_names).unwrap_or_default()));
+            let connection = Some(Arc::clone(connected));
+            if self.shared.chains.try_send(Batch { packets, connection, permit }).is_err() {
                 intake.count_lost(count);
             }
         }

@@ -103,7 +103,7 @@ impl UdpListener {
         if !room || count == 0 {
             return;
         }
-        if self.chains.try_send(Batch { packets, permit }).is_err() {
+        if self.chains.try_send(Batch { packets, connection: None, permit }).is_err() {
             self.intake.count_lost(count);
         }
     }

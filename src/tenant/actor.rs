@@ -3,19 +3,21 @@
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::chain::{Chain, Counts, Done, Lane, Ran, Run, wide};
+use super::quota::Quota;
 use super::seat::Tally;
 use super::slow::{ChainId, Finished, Job, SlowLane, Submitted};
 use super::table::TenantTable;
 use crate::config::{CollectorId, LaneChoice, ListenerId, TenantId, Transport};
 use crate::filter::{Sent, Work};
 use crate::ledger::{CollectorCount, DropReason, FaultKind, ListenerCount, Page, TenantCount, Writing};
-use crate::message::{Batch, Drain, Outlet, Received};
+use crate::message::{Batch, Connected, Drain, Outlet, Received};
+use crate::wire::{ChunkId, Draft};
 
 /// Results of the slow lane that may wait for their worker; the slow thread waits with the next one.
 const RESULTS_MAX: usize = 64;
@@ -31,13 +33,21 @@ pub struct Home {
     lane: LaneChoice,
     /// Filters that tick, by their place in the chain.
     ticks: Vec<(usize, Duration)>,
+    /// How much may come; shared with the other workers.
+    quota: Option<Arc<Quota>>,
 }
 
 impl Home {
     /// A tenant whose chain is at home. `ticks`: filters that are to be called without packets, by their place.
     #[must_use]
-    pub fn new(chain: Chain, route: Vec<CollectorId>, lane: LaneChoice, ticks: Vec<(usize, Duration)>) -> Self {
-        Self { chain: Some(chain), limbo: VecDeque::new(), route, lane, ticks }
+    pub fn new(
+        chain: Chain,
+        route: Vec<CollectorId>,
+        lane: LaneChoice,
+        ticks: Vec<(usize, Duration)>,
+        quota: Option<Arc<Quota>>,
+    ) -> Self {
+        Self { chain: Some(chain), limbo: VecDeque::new(), route, lane, ticks, quota }
     }
 }
 
@@ -93,17 +103,25 @@ impl Chains {
         }
     }
 
-    /// Finds the tenants of a batch's packets and counts them in.
-    fn sort(&mut self, packets: Vec<Received>) -> Vec<(TenantId, Vec<Received>)> {
+    /// Finds the tenants of a batch's packets and counts them in; what is beyond a tenant's quota is counted out again.
+    fn sort(&mut self, packets: Vec<Received>, connection: Option<&Connected>) -> Vec<(TenantId, Vec<Received>)> {
+        let now = Instant::now();
+        let client_names = connection.map(|connection| connection.client_names.as_slice()).unwrap_or_default();
         let mut sorted: Vec<(TenantId, Vec<Received>)> = Vec::new();
         let writing = self.page.write();
         // Packets of one sender, one after the other, are nearly always all of one tenant: one list, taken as it is.
         let mut tenants = Vec::with_capacity(packets.len());
         for received in &packets {
             let listener = received.origin.listener.unwrap_or(ListenerId(usize::MAX));
-            let tenant = self.table.find(listener, received.origin.peer.ip());
+            let tenant = self.table.find(listener, received.origin.peer.ip(), client_names, &received.packet);
             count_in(&writing, listener, tenant, received);
-            tenants.push(tenant);
+            let quota = tenant.and_then(|tenant| Some((tenant, self.homes.get(tenant.0)?.quota.as_deref()?)));
+            let within = quota.map_or(Ok(()), |(tenant, quota)| within(quota, tenant, connection, received, now));
+            if let (Some(tenant), Err(reason)) = (tenant, within) {
+                writing.tenant_less(tenant, TenantCount::InFlight, 1);
+                writing.tenant(tenant, TenantCount::Dropped(reason), 1);
+            }
+            tenants.push(tenant.filter(|_| within.is_ok()));
         }
         if let Some(first) = tenants.first().copied()
             && tenants.iter().all(|tenant| *tenant == first)
@@ -276,6 +294,35 @@ fn count_in(writing: &Writing<'_>, listener: ListenerId, tenant: Option<TenantId
     }
 }
 
+/// Whether a packet is within its tenant's quota.
+fn within(
+    quota: &Quota,
+    tenant: TenantId,
+    connection: Option<&Connected>,
+    received: &Received,
+    now: Instant,
+) -> Result<(), DropReason> {
+    if let (Some(slots), Some(connection)) = (quota.connections(), connection)
+        && !connection.count_for(tenant, slots)
+    {
+        return Err(DropReason::ConnectionQuota);
+    }
+    quota.take(wide(received.packet.octets().len()), now)
+}
+
+/// Takes the authentication key out of a packet: it has done its work, and is nobody else's business.
+fn without_key(received: Received) -> Received {
+    if received.packet.chunk(ChunkId::AUTH_KEY).is_none() {
+        return received;
+    }
+    let mut draft = Draft::new(&received.packet);
+    match draft.remove_chunk(ChunkId::AUTH_KEY) {
+        Ok(_) => Received { packet: draft.into_packet(), origin: received.origin },
+        // Only what has no chunks refuses, and it has one.
+        Err(_) => received,
+    }
+}
+
 fn count_out(writing: &Writing<'_>, tenant: TenantId, counts: Counts, routed: u64, has_route: bool) {
     let Counts { dropped, failed, skipped } = counts;
     writing.tenant_less(tenant, TenantCount::InFlight, dropped + failed + skipped + routed);
@@ -324,12 +371,16 @@ impl Handler<Batch> for Chains {
     type Result = ();
 
     fn handle(&mut self, batch: Batch, _: &mut Self::Context) {
-        let Batch { packets, permit } = batch;
+        let Batch { packets, connection, permit } = batch;
         let over_udp = packets.first().is_some_and(|received| received.origin.transport == Transport::Udp);
         // A UDP listener gets its permit back at once: what waits in the slow lane is bounded there, by tenant, so
         // that no tenant can use up what all of them share. A connection gets it back when its batch is done.
         let permit: Option<Arc<OwnedSemaphorePermit>> = permit.filter(|_| !over_udp).map(Arc::new);
-        for (tenant, packets) in self.sort(packets) {
+        let has_keys = self.table.has_keys();
+        for (tenant, mut packets) in self.sort(packets, connection.as_deref()) {
+            if has_keys {
+                packets = packets.into_iter().map(without_key).collect();
+            }
             let job = Job::Batch(Run::new(Work::new(packets)), permit.clone());
             self.process(tenant, job, over_udp);
         }

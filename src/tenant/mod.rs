@@ -6,12 +6,14 @@
 
 mod actor;
 mod chain;
+mod quota;
 mod seat;
 mod slow;
 mod table;
 
 pub use actor::{Chains, Home};
 pub use chain::{Chain, Lane};
+pub use quota::Quota;
 pub use seat::Seat;
 pub use slow::SlowLane;
-pub use table::TenantTable;
+pub use table::{KeyError, TenantTable};

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use x509_parser::extensions::GeneralName;
 
 /// What is wrong with a file that TLS needs.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +88,25 @@ pub(super) fn roots(path: &Path) -> Result<RootCertStore, FileError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     std::fs::read(path).map_err(|reason| error(path, Trouble::Read(reason)))
+}
+
+/// The names of a certificate's hosts in lower case, or, if it has none, the common name of its subject.
+pub(super) fn names(certificate: &CertificateDer<'_>) -> Vec<String> {
+    // It was verified when it was shown, so it can be read.
+    let Ok((_, parsed)) = x509_parser::parse_x509_certificate(certificate) else { return Vec::new() };
+    let mut names = Vec::new();
+    if let Ok(Some(alternative)) = parsed.subject_alternative_name() {
+        for name in &alternative.value.general_names {
+            if let GeneralName::DNSName(name) = name {
+                names.push(name.to_ascii_lowercase());
+            }
+        }
+    }
+    if names.is_empty() {
+        let common = parsed.subject().iter_common_name().filter_map(|name| name.as_str().ok());
+        names.extend(common.map(str::to_ascii_lowercase));
+    }
+    names
 }
 
 fn check_time(certificate: &CertificateDer<'_>, now: SystemTime) -> Result<(), Trouble> {

@@ -127,6 +127,14 @@ impl ServerTunnel {
         octets
     }
 
+    /// The names in the certificate that the agent has shown, in lower case: those of its hosts, or, if it has none, the
+    /// common name of its subject. Empty if it has shown none.
+    #[must_use]
+    pub fn client_names(&self) -> Vec<String> {
+        let shown = self.connection.peer_certificates().and_then(|chain| chain.first());
+        shown.map(|certificate| files::names(certificate)).unwrap_or_default()
+    }
+
     /// Whether the agent is not let in yet.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {

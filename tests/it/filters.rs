@@ -20,7 +20,7 @@ fn folder() -> PathBuf {
 }
 
 /// A `[[filter]]` that is one of the shipped ones.
-fn shipped(name: &str, more: &str) -> String {
+pub(crate) fn shipped(name: &str, more: &str) -> String {
     let component = folder().join(format!("{name}.wasm"));
     assert!(component.exists(), "{}", component.display());
     format!("[[filter]]\nname = \"{name}\"\ncomponent = \"{}\"\n{more}\n", component.display())

@@ -48,6 +48,8 @@ mod senders;
 mod startup;
 /// What several of the modules here need.
 mod support;
+/// Whose packets are whose: rules, keys, quotas, what a tenant tells its filters.
+mod tenants;
 /// The house: who imports whom, who may do what.
 mod tidy;
 /// TLS: who is let in, certificates that change, and what is no TLS.
