@@ -10,6 +10,7 @@ pub mod message;
 pub mod tls;
 
 pub mod filter;
+mod pcapng;
 
 pub mod collector;
 pub mod listener;

@@ -1,16 +1,18 @@
 //! The ledger in the Prometheus text format.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::View;
-use crate::config::{CollectorId, ListenerId, TenantId};
+use super::{SeatInfo, View};
+use crate::config::{CollectorId, Limit, ListenerId, TenantId};
 use crate::ledger::{
-    CloseReason, CollectorCount, DropReason, FaultKind, ListenerCount, SeatCount, SeatId, TenantCount, Totals, ids,
+    CloseReason, CollectorCount, DropReason, FaultKind, ListenerCount, SeatCount, SeatId, TOOK_BUCKETS, TenantCount,
+    Totals, ids, took_within,
 };
 use crate::wire::RejectReason;
 
@@ -21,7 +23,8 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let filters = view.filters.iter().map(|filter| (filter.name.clone(), filter.sha256.clone())).collect();
-    registry.register_collector(Box::new(Snapshot { totals: view.ledger.totals(), filters }));
+    let snapshot = Snapshot { totals: view.ledger.totals(), filters, seats: view.seats.clone() };
+    registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
     Ok(text)
@@ -32,6 +35,7 @@ pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
 struct Snapshot {
     totals: Totals,
     filters: Vec<(String, String)>,
+    seats: Vec<SeatInfo>,
 }
 
 /// Name and value of a label.
@@ -151,6 +155,11 @@ impl Snapshot {
             ("call_nanoseconds", "Time of its calls", Count::Nanoseconds),
             ("started_instances", "Instances started", Count::Started),
             ("slow_lane_moves", "Times it moved its chain to the slow lane", Count::MovedToSlowLane),
+            ("recycled_instances", "Instances replaced because they had grown", Count::Recycled),
+            ("strikes", "Faults held against it", Count::Strikes),
+            ("quarantines", "Times it was taken out of service", Count::Quarantines),
+            ("evidence_cases", "Faults of which evidence was kept", Count::Evidence),
+            ("evidence_lost_cases", "Faults of which it could not be kept", Count::EvidenceLost),
         ] {
             let rows = self.of_seats(&[("", "", count)]);
             counter(encoder, &format!("hepgate_filter_{name}"), help, &rows)?;
@@ -162,7 +171,33 @@ impl Snapshot {
         ];
         counter(encoder, "hepgate_filter_verdicts", "Packets by the filter's verdict", &self.of_seats(&verdicts))?;
         let kinds: Vec<_> = FaultKind::ALL.iter().map(|kind| ("kind", kind.as_str(), Count::Faults(*kind))).collect();
-        counter(encoder, "hepgate_filter_faults", "Calls that failed, by kind", &self.of_seats(&kinds))
+        counter(encoder, "hepgate_filter_faults", "Calls that failed, by kind", &self.of_seats(&kinds))?;
+        let within: Vec<(String, Count)> = (0..TOOK_BUCKETS).map(|n| (shown_bound(n), Count::Took(n))).collect();
+        let within: Vec<_> = within.iter().map(|(bound, count)| ("within", bound.as_str(), *count)).collect();
+        let help = "Calls by the time that they took, to the bound in microseconds and above the one before";
+        counter(encoder, "hepgate_filter_calls_took", help, &self.of_seats(&within))?;
+        self.standings(encoder)
+    }
+
+    /// What filters have used of their limits, and whether they are in service.
+    fn standings(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let now = Instant::now();
+        let (mut out, mut peaks, mut limits) = (Vec::new(), Vec::new(), Vec::new());
+        for ((_, (tenant, filter)), seat) in ids(&self.totals.rows().seats, SeatId).zip(&self.seats) {
+            let tenant = self.totals.rows().tenants.get(tenant.0).map_or("", String::as_str);
+            let labels = vec![("tenant", tenant), ("filter", filter.as_str())];
+            out.push((labels.clone(), u64::from(seat.standing.is_out(now))));
+            for limit in Limit::ALL {
+                let mut labels = labels.clone();
+                labels.push(("limit", limit.key()));
+                peaks.push((labels.clone(), seat.standing.peaks().get(limit)));
+                limits.push((labels, seat.limits.get(limit)));
+            }
+        }
+        gauges(encoder, "hepgate_filter_quarantined", "Whether the filter is out of the tenant's service", &out)?;
+        let help = "The most that one instance or call has used of a limit; times in microseconds";
+        gauges(encoder, "hepgate_filter_peak_use", help, &peaks)?;
+        gauges(encoder, "hepgate_filter_limit", "How much that may be; times in microseconds", &limits)
     }
 
     fn of_listeners(&self, value: impl Fn(ListenerId) -> u64) -> Vec<Row<'_>> {
@@ -192,7 +227,7 @@ impl Snapshot {
     }
 
     /// For each filter in a chain and each of these counts a row, with one more label if that has a name.
-    fn of_seats(&self, counts: &[(&'static str, &'static str, SeatCount)]) -> Vec<Row<'_>> {
+    fn of_seats<'a>(&'a self, counts: &[(&'a str, &'a str, SeatCount)]) -> Vec<Row<'a>> {
         let mut rows = Vec::new();
         for (id, (tenant, filter)) in ids(&self.totals.rows().seats, SeatId) {
             let tenant = self.totals.rows().tenants.get(tenant.0).map_or("", String::as_str);
@@ -205,6 +240,14 @@ impl Snapshot {
             }
         }
         rows
+    }
+}
+
+/// A bucket's bound in microseconds.
+fn shown_bound(bucket: usize) -> String {
+    match took_within(bucket) {
+        Duration::MAX => "any".to_owned(),
+        within => within.as_micros().to_string(),
     }
 }
 

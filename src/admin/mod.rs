@@ -13,8 +13,10 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
+use crate::config::Limits;
 use crate::ledger::Ledger;
 use crate::message::Drain;
+use crate::tenant::Standing;
 
 /// Simultaneous requests: one who watches, and a few who are curious.
 const CONNECTIONS_MAX: usize = 64;
@@ -28,6 +30,15 @@ pub struct FilterInfo {
     pub sha256: String,
 }
 
+/// A filter in a tenant's chain, for those who watch.
+#[derive(Clone, Debug)]
+pub struct SeatInfo {
+    /// What its instances may use.
+    pub limits: Limits,
+    /// How it stands with the tenant, on all workers together.
+    pub standing: Arc<Standing>,
+}
+
 /// What can be seen of a running gateway.
 #[derive(Debug)]
 pub struct View {
@@ -35,6 +46,8 @@ pub struct View {
     pub ledger: Arc<Ledger>,
     /// The filters that are loaded.
     pub filters: Vec<FilterInfo>,
+    /// The filters in chains, in the order of the ledger's seats.
+    pub seats: Vec<SeatInfo>,
     /// The actors that must be there, by what they are.
     pub actors: Vec<(String, Recipient<Drain>)>,
     /// Whether packets are taken.

@@ -9,13 +9,12 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, AsyncContext, Context, Handler};
 
-use super::captured::{IpMaker, NotMade};
 use super::counter::Counter;
-use super::pcapng;
 use super::rotation::{Rotation, next_name, number_of, surplus};
 use crate::config::{FileFormat, FileSettings};
 use crate::ledger::{CollectorCount, DropReason};
 use crate::message::{Backlog, Deliver, Drain, Received, wall_clock};
+use crate::pcapng::{self, IpMaker, NotMade};
 
 /// Deliveries that may be in the mailbox. Never reached: the backlog's bound in octets comes first.
 const MAILBOX: usize = 1 << 20;

@@ -5,13 +5,11 @@
 //! once is [`Postponed`](postponed::Postponed), within bounds; every packet ends as sent or as dropped with a reason.
 
 mod attempts;
-mod captured;
 mod channel;
 mod connect;
 mod counter;
 mod encode;
 mod file;
-mod pcapng;
 mod postponed;
 mod rotation;
 mod tcp;

@@ -25,6 +25,23 @@ pub struct Filter {
     pub tick: Option<Duration>,
     /// What one instance and one call of it may use.
     pub limits: Limits,
+    /// When it is taken out of service.
+    pub quarantine: Quarantine,
+}
+
+/// When a filter is taken out of a tenant's service, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Quarantine {
+    /// Faults in a window that take it out; 0: any number may happen.
+    pub strikes_max: usize,
+    /// How long a fault counts.
+    pub strikes_window: Duration,
+    /// How long it stays out; `None`: until somebody releases it.
+    pub cool_down: Option<Duration>,
+    /// Percent of the packets in a window that it may drop; 100: all.
+    pub drop_percent_max: u64,
+    /// How long is counted for that.
+    pub drop_window: Duration,
 }
 
 /// What one instance of a filter, and one call of it, may use.
@@ -58,6 +75,90 @@ pub struct Limits {
     pub log_line_octets_max: usize,
     /// Octets of the component's file.
     pub component_octets_max: usize,
+    /// Percent of `memory_octets_max` at which an instance is replaced by a fresh one, if it has grown since its start;
+    /// 100: never.
+    pub recycle_percent: u64,
+}
+
+/// A limit whose use can be measured.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "each is the limit of its name")]
+pub enum Limit {
+    MemoryOctets,
+    TableElements,
+    Handles,
+    FastDeadline,
+    SlowDeadline,
+    InitDeadline,
+    HostCalls,
+    MovedOctets,
+    Sends,
+    SendOctets,
+    LogLines,
+}
+
+impl Limit {
+    /// All of them, each at its own place.
+    pub const ALL: [Self; 11] = [
+        Self::MemoryOctets,
+        Self::TableElements,
+        Self::Handles,
+        Self::FastDeadline,
+        Self::SlowDeadline,
+        Self::InitDeadline,
+        Self::HostCalls,
+        Self::MovedOctets,
+        Self::Sends,
+        Self::SendOctets,
+        Self::LogLines,
+    ];
+
+    /// Its key in the configuration. Times are in microseconds wherever they are numbers.
+    #[must_use]
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::MemoryOctets => "memory_octets_max",
+            Self::TableElements => "table_elements_max",
+            Self::Handles => "handles_max",
+            Self::FastDeadline => "fast_deadline",
+            Self::SlowDeadline => "slow_deadline",
+            Self::InitDeadline => "init_deadline",
+            Self::HostCalls => "host_calls_max",
+            Self::MovedOctets => "moved_octets_max",
+            Self::Sends => "sends_max",
+            Self::SendOctets => "send_octets_max",
+            Self::LogLines => "log_lines_max",
+        }
+    }
+}
+
+impl Limits {
+    /// How much one of them is, times in microseconds.
+    #[must_use]
+    pub fn get(&self, limit: Limit) -> u64 {
+        let wide = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        match limit {
+            Limit::MemoryOctets => wide(self.memory_octets_max),
+            Limit::TableElements => wide(self.table_elements_max),
+            Limit::Handles => wide(self.handles_max),
+            Limit::FastDeadline => micros(self.fast_deadline),
+            Limit::SlowDeadline => micros(self.slow_deadline),
+            Limit::InitDeadline => micros(self.init_deadline),
+            Limit::HostCalls => self.host_calls_max,
+            Limit::MovedOctets => wide(self.moved_octets_max),
+            Limit::Sends => wide(self.sends_max),
+            Limit::SendOctets => wide(self.send_octets_max),
+            Limit::LogLines => wide(self.log_lines_max),
+        }
+    }
+
+    /// Octets of memory at which an instance is replaced by a fresh one.
+    #[must_use]
+    pub fn recycle_octets(&self) -> Option<usize> {
+        let percent = usize::try_from(self.recycle_percent).ok().filter(|percent| *percent < 100)?;
+        Some(self.memory_octets_max / 100 * percent)
+    }
 }
 
 pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folder: &Path) -> Option<Filter> {
@@ -70,6 +171,7 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
     let on_error = section.choice("on_error", None, &choices);
     let tick = section.duration("tick", Duration::ZERO, Duration::ZERO..=Duration::from_secs(86_400));
     let limits = read_limits(section.table("limits"));
+    let quarantine = read_quarantine(section.table("quarantine"));
     section.finish();
     Some(Filter {
         name: name?,
@@ -79,7 +181,22 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
         on_error,
         tick: super::non_zero(tick),
         limits,
+        quarantine,
     })
+}
+
+fn read_quarantine(mut section: Section<'_, '_>) -> Quarantine {
+    let windows = Duration::from_secs(1)..=Duration::from_secs(86_400);
+    let cool_downs = Duration::ZERO..=Duration::from_secs(30 * 86_400);
+    let quarantine = Quarantine {
+        strikes_max: section.count("strikes_max", 10, 0..=10_000),
+        strikes_window: section.duration("strikes_window", Duration::from_secs(60), windows.clone()),
+        cool_down: super::non_zero(section.duration("cool_down", Duration::from_secs(600), cool_downs)),
+        drop_percent_max: section.whole("drop_percent_max", 100, 0..=100),
+        drop_window: section.duration("drop_window", Duration::from_secs(10), windows),
+    };
+    section.finish();
+    quarantine
 }
 
 fn read_limits(mut section: Section<'_, '_>) -> Limits {
@@ -99,6 +216,7 @@ fn read_limits(mut section: Section<'_, '_>) -> Limits {
         log_lines_max: section.count("log_lines_max", 16, 0..=10_000),
         log_line_octets_max: section.count("log_line_octets_max", 1_024, 16..=65_536),
         component_octets_max: section.count("component_octets_max", 32 << 20, 1 << 10..=256 << 20),
+        recycle_percent: section.whole("recycle_percent", 80, 1..=100),
     };
     section.finish();
     limits

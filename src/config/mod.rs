@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use address::{ListenAddr, RemoteAddr, Transport};
 pub use collector::{Collector, Destination, FileFormat, FileSettings, StreamSettings, VersionOut};
-pub use filter::{Filter, Limits};
+pub use filter::{Filter, Limit, Limits, Quarantine};
 pub use listener::{Listener, StreamLimits};
 pub use reader::Complaint;
 use reader::{Complaints, Placed, Section};
@@ -85,6 +85,19 @@ pub struct Gateway {
     pub summary: Option<Duration>,
     /// Where compiled components are kept; `None`: the user's cache folder.
     pub cache: Option<PathBuf>,
+    /// What is kept of packets that filters failed on.
+    pub evidence: Evidence,
+}
+
+/// What is kept of packets that filters failed on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Evidence {
+    /// Where; `None`: the user's state folder.
+    pub folder: Option<PathBuf>,
+    /// Octets of all of it; 0: none is kept.
+    pub octets_max: u64,
+    /// Cases of one filter of one tenant.
+    pub per_filter_max: usize,
 }
 
 /// How much is logged.
@@ -299,10 +312,20 @@ fn read_gateway(mut section: Section<'_, '_>, folder: &Path) -> Gateway {
             Duration::from_secs(10),
             Duration::ZERO..=Duration::from_secs(86_400),
         )),
-        cache: section.text("cache").filter(|cache| !cache.value.is_empty()).map(|cache| folder.join(cache.value)),
+        cache: folder_of(&mut section, "cache", folder),
+        evidence: Evidence {
+            folder: folder_of(&mut section, "evidence", folder),
+            octets_max: section.whole("evidence_octets_max", 64 << 20, 0..=1 << 40),
+            per_filter_max: section.count("evidence_per_filter_max", 16, 1..=100_000),
+        },
     };
     section.finish();
     gateway
+}
+
+/// A folder; `None` if it is not said, or empty.
+fn folder_of(section: &mut Section<'_, '_>, key: &'static str, folder: &Path) -> Option<PathBuf> {
+    section.text(key).filter(|path| !path.value.is_empty()).map(|path| folder.join(path.value))
 }
 
 fn read_log(mut section: Section<'_, '_>) -> Log {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceTable};
+use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
 use super::bindings;
 use super::cache;
@@ -13,7 +13,7 @@ use super::deadline::Budget;
 use super::engine::Host;
 use super::fault::Fault;
 use super::instance::Instance;
-use super::state::{Call, Grant, LogLine, Memory, State};
+use super::state::{Grant, LogLine, State};
 use crate::config::{ConfigValue, Limits, ProtoHep, SecretError};
 use crate::wire::CapturedAt;
 
@@ -49,6 +49,8 @@ impl std::fmt::Debug for Filter {
 struct Settings {
     limits: Limits,
     config: Arc<BTreeMap<String, String>>,
+    /// The same as it may be shown.
+    shown_config: Arc<BTreeMap<String, String>>,
     proto_hep: Arc<ProtoHep>,
     listeners: Arc<[String]>,
 }
@@ -164,6 +166,7 @@ impl Host {
         let settings = Settings {
             limits: filter.limits.clone(),
             config: Arc::new(config),
+            shown_config: Arc::new(filter.config.iter().map(shown).collect()),
             proto_hep: Arc::new(proto_hep.clone()),
             listeners,
         };
@@ -222,6 +225,12 @@ impl Filter {
         self.tick.is_some()
     }
 
+    /// What its instances are told, as it may be shown: values that stand elsewhere are not.
+    #[must_use]
+    pub fn shown_config(&self) -> &BTreeMap<String, String> {
+        &self.settings.shown_config
+    }
+
     /// What its instances may use.
     #[must_use]
     pub const fn limits(&self) -> &Limits {
@@ -235,7 +244,10 @@ impl Filter {
     pub fn told(&self, more: &BTreeMap<String, ConfigValue>) -> Result<Arc<Self>, LoadError> {
         let mut config = BTreeMap::clone(&self.settings.config);
         config.extend(read_values(&self.name, more)?);
-        let settings = Settings { config: Arc::new(config), ..self.settings.clone() };
+        let mut shown_config = BTreeMap::clone(&self.settings.shown_config);
+        shown_config.extend(more.iter().map(shown));
+        let (config, shown_config) = (Arc::new(config), Arc::new(shown_config));
+        let settings = Settings { config, shown_config, ..self.settings.clone() };
         Ok(Arc::new(Self {
             host: self.host.clone(),
             name: self.name.clone(),
@@ -277,13 +289,19 @@ impl Filter {
     }
 
     pub(super) fn new_state(&self, grants: Arc<[Grant]>) -> State {
-        let Settings { limits, config, proto_hep, listeners } = self.settings.clone();
-        let mut resources = ResourceTable::new();
-        resources.set_max_capacity(limits.handles_max);
-        let memory = Memory::new(&limits);
-        let ticker = Arc::clone(&self.host.ticker);
-        State { limits, config, grants, proto_hep, listeners, resources, memory, ticker, call: Call::default() }
+        let Settings { limits, config, proto_hep, listeners, .. } = self.settings.clone();
+        State::new(limits, config, grants, proto_hep, listeners, Arc::clone(&self.host.ticker))
     }
+}
+
+/// A value that stands elsewhere is a secret.
+fn shown((key, value): (&String, &ConfigValue)) -> (String, String) {
+    let value = match value {
+        ConfigValue::Text(text) => text.clone(),
+        ConfigValue::File(path) => format!("(from the file {})", path.display()),
+        ConfigValue::Environment(name) => format!("(from the environment variable {name})"),
+    };
+    (key.clone(), value)
 }
 
 /// What the operator wrote, with what stands elsewhere read.

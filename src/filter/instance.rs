@@ -11,6 +11,7 @@ use super::bindings::{self, exports::hep::filter::callbacks};
 use super::component::Filter;
 use super::deadline::{Budget, Deadline};
 use super::fault::{Fault, TEXT_OCTETS_MAX, clean};
+use super::peaks::Peaks;
 use super::state::{Call, Grant, LogLine, State};
 use super::ticker::Ticker;
 use super::work::Work;
@@ -56,6 +57,7 @@ pub struct Instance {
     filter: Arc<Filter>,
     exports: bindings::Filter,
     tick: Option<TypedFunc<(), ()>>,
+    memory_octets_at_start: usize,
 }
 
 impl std::fmt::Debug for Instance {
@@ -96,7 +98,8 @@ impl Instance {
         let started = started.map_err(|fault| with_refused_growth(fault, &mut store));
         let (exports, tick, init) = started?;
         init.map_err(|text| Fault::new(FaultKind::Init, format!("init: {}", clean(&text, TEXT_OCTETS_MAX))))?;
-        Ok(Self { store, filter: Arc::clone(filter), exports, tick })
+        let memory_octets_at_start = store.data().memory.octets();
+        Ok(Self { store, filter: Arc::clone(filter), exports, tick, memory_octets_at_start })
     }
 
     /// Calls `on-batch` with `len` of the packets, from `first` on. They are edited in place if the call ends well, and
@@ -148,6 +151,20 @@ impl Instance {
     pub fn take_log(&mut self) -> (Vec<LogLine>, u64) {
         let call = &mut self.store.data_mut().call;
         (std::mem::take(&mut call.log), std::mem::take(&mut call.log_unwritten))
+    }
+
+    /// What the last call has used of what calls may, and the instance of what instances may.
+    pub fn raise(&self, peaks: &Peaks) {
+        let state = self.store.data();
+        for (limit, used) in state.used() {
+            peaks.raise(limit, used);
+        }
+    }
+
+    /// Octets of all its memories when `init` had ended.
+    #[must_use]
+    pub const fn memory_octets_at_start(&self) -> usize {
+        self.memory_octets_at_start
     }
 
     /// Octets of all its memories.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use wasmtime::ResourceLimiter;
-use wasmtime::component::{Resource, ResourceTable};
+use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
 use super::deadline::Deadline;
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
@@ -12,7 +12,7 @@ use super::fault::{LimitPassed, Misuse, Refused};
 use super::instance::Sent;
 use super::ticker::Ticker;
 use super::work::Work;
-use crate::config::{CollectorId, Limits, ProtoHep};
+use crate::config::{CollectorId, Limit, Limits, ProtoHep};
 use crate::message::{Backlog, Received};
 use crate::wire::{CapturedAt, Draft, Head, Packet};
 
@@ -68,7 +68,10 @@ pub(super) struct State {
     pub(super) proto_hep: Arc<ProtoHep>,
     /// Names of the listeners, for `sender`.
     pub(super) listeners: Arc<[String]>,
-    pub(super) resources: ResourceTable,
+    resources: ResourceTable,
+    /// Handles in it, and the most that there were.
+    handles: usize,
+    handles_peak: usize,
     pub(super) memory: Memory,
     /// Raises the epoch; told when a deadline moves.
     pub(super) ticker: Arc<Ticker>,
@@ -92,7 +95,11 @@ pub(super) struct Call {
     pub(super) may_send: bool,
     pub(super) sent: Vec<Sent>,
     pub(super) sent_octets: usize,
+    /// How many of them there are, also when they were taken.
+    pub(super) sends: usize,
     pub(super) log: Vec<LogLine>,
+    /// Lines of this call, also those that were not written.
+    pub(super) log_lines: usize,
     pub(super) log_unwritten: u64,
     host_calls: u64,
     moved_octets: usize,
@@ -156,6 +163,8 @@ impl Call {
         self.host_calls = 0;
         self.moved_octets = 0;
         self.sent_octets = 0;
+        self.sends = 0;
+        self.log_lines = 0;
         self.number
     }
 
@@ -209,6 +218,61 @@ impl Call {
 }
 
 impl State {
+    /// A store with nothing in it.
+    pub(super) fn new(
+        limits: Limits,
+        config: Arc<BTreeMap<String, String>>,
+        grants: Arc<[Grant]>,
+        proto_hep: Arc<ProtoHep>,
+        listeners: Arc<[String]>,
+        ticker: Arc<Ticker>,
+    ) -> Self {
+        let mut resources = ResourceTable::new();
+        resources.set_max_capacity(limits.handles_max);
+        let memory = Memory::new(&limits);
+        let (handles, handles_peak, call) = (0, 0, Call::default());
+        Self { limits, config, grants, proto_hep, listeners, resources, handles, handles_peak, memory, ticker, call }
+    }
+
+    /// What the call at hand has used of what calls may, and the instance of what instances may.
+    pub(super) fn used(&self) -> [(Limit, u64); 8] {
+        let call = &self.call;
+        [
+            (Limit::MemoryOctets, wide(self.memory.octets)),
+            (Limit::TableElements, wide(self.memory.elements)),
+            (Limit::Handles, wide(self.handles_peak)),
+            (Limit::HostCalls, call.host_calls),
+            (Limit::MovedOctets, wide(call.moved_octets)),
+            (Limit::Sends, wide(call.sends)),
+            (Limit::SendOctets, wide(call.sent_octets)),
+            (Limit::LogLines, wide(call.log_lines)),
+        ]
+    }
+
+    /// A handle for the guest.
+    pub(super) fn push<T: Send + 'static>(&mut self, value: T) -> Result<Resource<T>, ResourceTableError> {
+        let handle = self.resources.push(value)?;
+        self.handles += 1;
+        self.handles_peak = self.handles_peak.max(self.handles);
+        Ok(handle)
+    }
+
+    /// What a handle stands for.
+    pub(super) fn get<T: 'static>(&self, handle: &Resource<T>) -> Result<&T, ResourceTableError> {
+        self.resources.get(handle)
+    }
+
+    /// The same, to be changed.
+    pub(super) fn get_mut<T: 'static>(&mut self, handle: &Resource<T>) -> Result<&mut T, ResourceTableError> {
+        self.resources.get_mut(handle)
+    }
+
+    /// The guest has dropped it.
+    pub(super) fn delete<T: 'static>(&mut self, handle: Resource<T>) -> Result<T, ResourceTableError> {
+        self.handles = self.handles.saturating_sub(1);
+        self.resources.delete(handle)
+    }
+
     /// Counts a host call that moves so many octets. Every host function begins with it.
     pub(super) fn charge(&mut self, octets: usize) -> Result<(), Refused> {
         let call = &mut self.call;

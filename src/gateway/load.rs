@@ -138,7 +138,15 @@ fn size(config: &Config, workers: usize) -> Size {
 
 /// `$XDG_CACHE_HOME/hepgate`, or `$HOME/.cache/hepgate`; without either, compiled components are not kept.
 fn default_cache() -> Option<PathBuf> {
+    Some(user_folder("XDG_CACHE_HOME", ".cache")?.join("hepgate"))
+}
+
+/// `$XDG_STATE_HOME/hepgate/evidence`, or `$HOME/.local/state/hepgate/evidence`; without either, none is kept.
+pub(super) fn default_evidence() -> Option<PathBuf> {
+    Some(user_folder("XDG_STATE_HOME", ".local/state")?.join("hepgate/evidence"))
+}
+
+fn user_folder(variable: &str, at_home: &str) -> Option<PathBuf> {
     let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-    let base = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
-    base.map(|base| base.join("hepgate"))
+    absolute(variable).or_else(|| Some(absolute("HOME")?.join(at_home)))
 }

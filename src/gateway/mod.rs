@@ -19,14 +19,14 @@ use actix::{Actor, Arbiter, Recipient};
 
 pub use load::{LoadedFilters, check, load};
 
-use crate::admin::{self, Admin, AdminError, FilterInfo, View};
+use crate::admin::{self, Admin, AdminError, FilterInfo, SeatInfo, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpCollector, UdpError};
 use crate::config::{CollectorId, Config, Destination, SecretError, TenantId, Transport};
 use crate::filter::{HostError, LoadError};
 use crate::ledger::{Ledger, Rows, Totals, ids};
 use crate::listener::{BindError, Bound, bind};
 use crate::message::{Backlog, Deliver, Drain};
-use crate::tenant::{KeyError, Quota, SlowLane, TenantTable};
+use crate::tenant::{Evidence, EvidenceLimits, KeyError, Quota, SlowLane, Standing, TenantTable};
 use crate::tls::{self, Acceptor, Connector};
 pub use summary::Summary;
 use worker::{Plan, Worker};
@@ -106,6 +106,7 @@ impl Gateway {
         let slow = SlowLane::start(sandbox.slow_threads, sandbox.slow_queue_batches, sandbox.slow_healthy_after)
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         check_collectors(config)?;
+        let (standings, evidence) = (standings(config), start_evidence(config)?);
         let files = start_files(config, &ledger);
         let plan = Plan {
             config,
@@ -118,6 +119,8 @@ impl Gateway {
             table,
             keys,
             quotas: quotas(config),
+            standings: &standings,
+            evidence: &evidence,
         };
         let workers = match plan.start_workers(bound, workers.get()).await {
             Ok(workers) => workers,
@@ -131,7 +134,8 @@ impl Gateway {
             actors.extend(worker.actors());
         }
         actors.extend(files.iter().map(|file| (format!("collector {}", file.name), file.drain.clone())));
-        let view = Arc::new(View { ledger, filters: infos(&filters), actors, ready: AtomicBool::new(true) });
+        let (filters, seats) = (infos(&filters), seats(config, standings));
+        let view = Arc::new(View { ledger, filters, seats, actors, ready: AtomicBool::new(true) });
         let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&view))).transpose()?;
         let files = files.into_iter().map(|file| (file.arbiter, file.drain)).collect();
         Ok(Self { view, listening, workers, files, slow, admin })
@@ -245,6 +249,29 @@ fn connectors(config: &Config) -> Result<Vec<Option<Arc<Connector>>>, GatewayErr
 fn quotas(config: &Config) -> Vec<Option<Arc<Quota>>> {
     let now = Instant::now();
     config.tenants.iter().map(|tenant| Quota::new(&tenant.quotas, now)).collect()
+}
+
+/// How each filter in a chain stands, in the order of the ledger's seats.
+fn standings(config: &Config) -> Vec<Arc<Standing>> {
+    let filters = config.tenants.iter().flat_map(|tenant| &tenant.filters);
+    filters.filter_map(|id| config.filters.get(id.0)).map(|filter| Standing::new(filter.quarantine)).collect()
+}
+
+/// What can be seen of the filters in chains, in the order of the ledger's seats.
+fn seats(config: &Config, standings: Vec<Arc<Standing>>) -> Vec<SeatInfo> {
+    let filters = config.tenants.iter().flat_map(|tenant| &tenant.filters);
+    let filters = filters.filter_map(|id| config.filters.get(id.0));
+    filters.zip(standings).map(|(filter, standing)| SeatInfo { limits: filter.limits.clone(), standing }).collect()
+}
+
+/// Where evidence is kept, unless nobody wants it, or there is no place for it.
+fn start_evidence(config: &Config) -> Result<Option<Arc<Evidence>>, GatewayError> {
+    let settings = &config.gateway.evidence;
+    let folder = settings.folder.clone().or_else(load::default_evidence).filter(|_| settings.octets_max > 0);
+    let Some(folder) = folder else { return Ok(None) };
+    let limits = EvidenceLimits { octets_max: settings.octets_max, per_filter_max: settings.per_filter_max };
+    let failed = |reason| GatewayError::Start { what: "what keeps evidence".into(), reason };
+    Evidence::start(folder, limits).map(Some).map_err(failed)
 }
 
 fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {

@@ -21,7 +21,7 @@ use crate::listener::{
     Bound, CONNECTION_BATCHES_MAX, ConnectionLimits, Intake, TcpListener, UDP_BATCHES_MAX, UdpListener,
 };
 use crate::message::{Backlog, Deliver, Drain, Outlet};
-use crate::tenant::{Chain, Chains, Home, Quota, Seat, SlowLane, TenantTable};
+use crate::tenant::{Chain, Chains, Evidence, Home, Quota, Seat, SlowLane, Standing, TenantTable};
 use crate::tls::{Acceptor, Connector};
 use crate::wire::AgentIdOrder;
 
@@ -88,6 +88,9 @@ pub(super) struct Plan<'a> {
     pub(super) keys: Vec<Option<Bytes>>,
     /// By tenant.
     pub(super) quotas: Vec<Option<Arc<Quota>>>,
+    /// By seat.
+    pub(super) standings: &'a [Arc<Standing>],
+    pub(super) evidence: &'a Option<Arc<Evidence>>,
 }
 
 /// The authentication keys with which packets leave, by collector.
@@ -180,7 +183,9 @@ impl Plan<'_> {
                 else {
                     continue;
                 };
-                seats.push(SeatSeed { seat, filter: Arc::clone(filter), settings: settings.clone() });
+                let Some(standing) = self.standings.get(seat.0).map(Arc::clone) else { continue };
+                let (filter, settings, evidence) = (Arc::clone(filter), settings.clone(), self.evidence.clone());
+                seats.push(SeatSeed { seat, filter, settings, standing, evidence });
             }
             let quota = self.quotas.get(id.0).cloned().flatten();
             seeds.push(TenantSeed { settings: tenant.clone(), seats, quota });
@@ -266,6 +271,8 @@ struct SeatSeed {
     seat: SeatId,
     filter: Arc<Filter>,
     settings: crate::config::Filter,
+    standing: Arc<Standing>,
+    evidence: Option<Arc<Evidence>>,
 }
 
 struct CollectorSeed {
@@ -340,7 +347,8 @@ impl TenantSeed {
         let Self { settings, seats, quota } = self;
         let mut ticks = Vec::new();
         let mut chain = Vec::new();
-        for (place, SeatSeed { seat, filter, settings: of_filter }) in seats.into_iter().enumerate() {
+        for (place, seed) in seats.into_iter().enumerate() {
+            let SeatSeed { seat, filter, settings: of_filter, standing, evidence } = seed;
             if let Some(every) = of_filter.tick.filter(|_| filter.has_tick()) {
                 ticks.push((place, every));
             }
@@ -349,7 +357,8 @@ impl TenantSeed {
                 let name = collectors.get(id.0)?.clone();
                 Some(Grant { id: *id, name, backlog: Arc::clone(&outlet.backlog) })
             });
-            chain.push(Seat::new(seat, &settings.name, filter, grants.collect(), of_filter.on_error));
+            let (grants, on_error) = (grants.collect(), of_filter.on_error);
+            chain.push(Seat::new(seat, &settings.name, filter, grants, on_error, standing, evidence));
         }
         Home::new(Chain::new(chain, settings.on_error), settings.route, settings.lane, ticks, quota)
     }

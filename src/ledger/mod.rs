@@ -15,6 +15,7 @@ mod reason;
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 pub use reason::{CloseReason, DropReason, FaultKind};
 
@@ -125,8 +126,35 @@ pub enum SeatCount {
     Started,
     /// Times its chain was moved to the slow lane on its account.
     MovedToSlowLane,
+    /// Faults that were held against it.
+    Strikes,
+    /// Times it was taken out of service.
+    Quarantines,
+    /// Cases of which evidence was kept.
+    Evidence,
+    /// Cases of which it could not be kept.
+    EvidenceLost,
+    /// Instances that were replaced because they had grown.
+    Recycled,
+    /// Calls that took so long: no longer than [`took_within`] of the bucket, and longer than of the one before.
+    Took(usize),
     /// Calls that failed.
     Faults(FaultKind),
+}
+
+/// Buckets of [`SeatCount::Took`].
+pub const TOOK_BUCKETS: usize = 19;
+
+/// The longest time of a bucket: 1, 2, 4, … microseconds; of the last one, any.
+#[must_use]
+pub const fn took_within(bucket: usize) -> Duration {
+    if bucket + 1 >= TOOK_BUCKETS { Duration::MAX } else { Duration::from_micros(1 << bucket) }
+}
+
+/// The bucket of a time.
+#[must_use]
+pub fn took_bucket(time: Duration) -> usize {
+    (0..TOOK_BUCKETS).find(|bucket| time <= took_within(*bucket)).unwrap_or(TOOK_BUCKETS - 1)
 }
 
 /// A kind of row: its counts stand one after the other, those with a reason last.
@@ -196,7 +224,7 @@ impl Count for CollectorCount {
 }
 
 impl Count for SeatCount {
-    const WIDTH: usize = 13 + FaultKind::ALL.len();
+    const WIDTH: usize = 18 + TOOK_BUCKETS + FaultKind::ALL.len();
 
     fn place(self) -> usize {
         match self {
@@ -213,7 +241,13 @@ impl Count for SeatCount {
             Self::Nanoseconds => 10,
             Self::Started => 11,
             Self::MovedToSlowLane => 12,
-            Self::Faults(kind) => 13 + kind as usize,
+            Self::Strikes => 13,
+            Self::Quarantines => 14,
+            Self::Evidence => 15,
+            Self::EvidenceLost => 16,
+            Self::Recycled => 17,
+            Self::Took(bucket) => 18 + if bucket < TOOK_BUCKETS { bucket } else { TOOK_BUCKETS - 1 },
+            Self::Faults(kind) => 18 + TOOK_BUCKETS + kind as usize,
         }
     }
 }
@@ -601,9 +635,23 @@ mod tests {
             S::Nanoseconds,
             S::Started,
             S::MovedToSlowLane,
+            S::Strikes,
+            S::Quarantines,
+            S::Evidence,
+            S::EvidenceLost,
+            S::Recycled,
         ];
+        seat.extend((0..TOOK_BUCKETS).map(S::Took));
         seat.extend(FaultKind::ALL.iter().copied().map(S::Faults));
         check(&seat);
+    }
+
+    #[test]
+    fn every_time_has_its_bucket() {
+        for (micros, bucket) in [(0, 0), (1, 0), (2, 1), (3, 2), (4, 2), (131_072, 17), (131_073, 18), (9_999_999, 18)]
+        {
+            assert_eq!(took_bucket(Duration::from_micros(micros)), bucket, "{micros}");
+        }
     }
 
     #[test]

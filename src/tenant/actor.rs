@@ -167,7 +167,7 @@ impl Chains {
                     self.submit(tenant, Job::Batch(run, permit), false);
                 }
             },
-            Job::Tick(seat) => match chain.tick(seat, Lane::Fast, &mut tally) {
+            Job::Tick(seat) => match chain.tick(seat, Lane::Fast, may_move, &mut tally) {
                 Ok(sent) => self.settle_sent(sent, tally),
                 Err(fault) => {
                     self.count(tally);

@@ -139,9 +139,18 @@ impl Chain {
         Ran::Through(self.finish(run))
     }
 
-    /// Calls the `on-tick` of one filter. `Err`: it missed the short deadline.
-    pub(super) fn tick(&mut self, seat: usize, lane: Lane, tally: &mut Tally) -> Result<Vec<Sent>, Fault> {
-        let at = Moment { lane, may_move: false, now: Instant::now(), wall: wall_clock() };
+    /// Calls the `on-tick` of one filter. `may_move`: a missed deadline is to move the chain.
+    ///
+    /// # Errors
+    /// The fault of the call.
+    pub(super) fn tick(
+        &mut self,
+        seat: usize,
+        lane: Lane,
+        may_move: bool,
+        tally: &mut Tally,
+    ) -> Result<Vec<Sent>, Fault> {
+        let at = Moment { lane, may_move, now: Instant::now(), wall: wall_clock() };
         let Some(seat) = self.seats.get_mut(seat) else { return Ok(Vec::new()) };
         let began = Instant::now();
         let result = seat.on_tick(at, tally);
@@ -151,8 +160,11 @@ impl Chain {
                 tally.push((seat.id(), SeatCount::Sent, wide(outcome.sent.len())));
                 Ok(outcome.sent)
             }
-            Err(NoOutcome::Failed(fault)) => Err(fault),
-            Err(NoOutcome::Waiting) => Ok(Vec::new()),
+            Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault)) => {
+                seat.strike(&fault, &[], at, tally);
+                Err(fault)
+            }
+            Err(NoOutcome::Waiting | NoOutcome::Quarantined) => Ok(Vec::new()),
         }
     }
 
@@ -182,8 +194,10 @@ impl Chain {
             let result = seat.on_batch(&mut run.work, run.done, len, at, tally);
             self.longest_call = self.longest_call.max(began.elapsed());
             match result {
-                Ok(outcome) => take_outcome(run, seat, len, outcome, tally),
-                Err(NoOutcome::Failed(fault)) if at.may_move && fault.kind == FaultKind::Deadline => {
+                Ok(outcome) => take_outcome(run, seat, len, outcome, at, tally),
+                Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault))
+                    if at.may_move && fault.kind == FaultKind::Deadline =>
+                {
                     tally.push((seat.id(), SeatCount::MovedToSlowLane, 1));
                     seat.forgive_start();
                     run.sweep();
@@ -195,7 +209,7 @@ impl Chain {
                     pending.push(len / 2);
                     continue;
                 }
-                Err(_) => take_failure(run, seat, len, tally),
+                Err(failure) => take_failure(run, seat, len, &failure, at, tally),
             }
             run.done += len;
         }
@@ -226,7 +240,7 @@ const fn is_worth_halving(kind: FaultKind) -> bool {
     matches!(kind, FaultKind::Trap | FaultKind::Limit | FaultKind::BadResult | FaultKind::HostPanic)
 }
 
-fn take_outcome(run: &mut Run, seat: &Seat, len: usize, outcome: Outcome, tally: &mut Tally) {
+fn take_outcome(run: &mut Run, seat: &mut Seat, len: usize, outcome: Outcome, at: Moment, tally: &mut Tally) {
     let marks = run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default();
     let (mut skipped, mut dropped) = (0, 0);
     for (mark, verdict) in marks.iter_mut().zip(&outcome.verdicts) {
@@ -253,9 +267,10 @@ fn take_outcome(run: &mut Run, seat: &Seat, len: usize, outcome: Outcome, tally:
         (seat.id(), SeatCount::Sent, wide(outcome.sent.len())),
     ]);
     run.sent.extend(outcome.sent);
+    seat.count_drops(packets, dropped, at.now, tally);
 }
 
-fn take_failure(run: &mut Run, seat: &Seat, len: usize, tally: &mut Tally) {
+fn take_failure(run: &mut Run, seat: &mut Seat, len: usize, failure: &NoOutcome, at: Moment, tally: &mut Tally) {
     for mark in run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default() {
         match seat.on_error() {
             Some(OnError::Pass) => {}
@@ -267,6 +282,10 @@ fn take_failure(run: &mut Run, seat: &Seat, len: usize, tally: &mut Tally) {
         }
     }
     tally.push((seat.id(), SeatCount::Failed, wide(len)));
+    if let NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault) = failure {
+        let packets = run.work.packets.get(run.done..run.done + len).unwrap_or_default();
+        seat.strike(fault, packets, at, tally);
+    }
 }
 
 pub(super) fn wide(n: usize) -> u64 {

@@ -6,14 +6,18 @@
 
 mod actor;
 mod chain;
+mod evidence;
 mod quota;
 mod seat;
 mod slow;
+mod standing;
 mod table;
 
 pub use actor::{Chains, Home};
 pub use chain::{Chain, Lane};
+pub use evidence::{Case, Evidence, EvidenceLimits};
 pub use quota::Quota;
 pub use seat::Seat;
 pub use slow::SlowLane;
+pub use standing::{Report, Standing};
 pub use table::{KeyError, TenantTable};

@@ -1,17 +1,23 @@
 //! A filter in a tenant's chain: its instance, from the first packet to the failure that ends it, and the next one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::chain::Lane;
-use crate::config::OnError;
+use super::evidence::{Case, Evidence, Exhibit, calendar};
+use super::standing::{Drops, Standing};
+use crate::config::{Limit, OnError};
 use crate::filter::{Budget, Fault, Filter, Grant, Instance, LogLevel, LogLine, Outcome, Work};
-use crate::ledger::{SeatCount, SeatId};
+use crate::ledger::{FaultKind, SeatCount, SeatId, took_bucket};
+use crate::message::Received;
 use crate::pace::{Backoff, Repeated};
 use crate::wire::CapturedAt;
 
 /// Wait after an instance could not be started, and the longest such wait.
 const RESTART_WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// A filter that has not failed for so long is not made to wait when it does.
+const CALM: Duration = Duration::from_secs(10);
 /// Log lines of a filter, and lines about its failures, in a window.
 const LOG_LINES_MAX: u32 = 20;
 const LOG_WINDOW: Duration = Duration::from_secs(10);
@@ -30,6 +36,10 @@ pub struct Seat {
     instance: Option<Instance>,
     backoff: Backoff,
     start_again_at: Option<Instant>,
+    last_strike: Option<Instant>,
+    standing: Arc<Standing>,
+    drops: Drops,
+    evidence: Option<Arc<Evidence>>,
     said: Repeated,
 }
 
@@ -38,14 +48,26 @@ pub struct Seat {
 pub(super) enum NoOutcome {
     /// The instance is gone.
     Failed(Fault),
-    /// It could not be started a moment ago, and is not tried again yet.
+    /// There is none, and this is why.
+    NotStarted(Fault),
+    /// It could not be started a moment ago, or failed several times of late, and is not started yet.
     Waiting,
+    /// It is out of service.
+    Quarantined,
 }
 
 impl Seat {
     /// A filter in the chain of `tenant`. Its instance is made when the first packet comes.
     #[must_use]
-    pub fn new(id: SeatId, tenant: &str, filter: Arc<Filter>, grants: Arc<[Grant]>, on_error: Option<OnError>) -> Self {
+    pub fn new(
+        id: SeatId,
+        tenant: &str,
+        filter: Arc<Filter>,
+        grants: Arc<[Grant]>,
+        on_error: Option<OnError>,
+        standing: Arc<Standing>,
+        evidence: Option<Arc<Evidence>>,
+    ) -> Self {
         let (first, longest) = RESTART_WAITS;
         Self {
             id,
@@ -56,6 +78,10 @@ impl Seat {
             instance: None,
             backoff: Backoff::new(first, longest),
             start_again_at: None,
+            last_strike: None,
+            standing,
+            drops: Drops::new(Instant::now()),
+            evidence,
             said: Repeated::new(LOG_LINES_MAX, LOG_WINDOW),
         }
     }
@@ -77,41 +103,58 @@ impl Seat {
         at: Moment,
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
+        if self.standing.is_out(at.now) {
+            self.instance = None;
+            return Err(NoOutcome::Quarantined);
+        }
         self.start_if_needed(at, tally)?;
         let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Err(NoOutcome::Waiting) };
         let began = Instant::now();
         let result = instance.on_batch(work, first, len, budget, at.wall);
-        self.finish_call(began, result, tally)
+        self.finish_call(began, at.lane, result, tally)
     }
 
     /// Calls `on-tick`, if there is an instance.
     pub(super) fn on_tick(&mut self, at: Moment, tally: &mut Tally) -> Result<Outcome, NoOutcome> {
+        if self.standing.is_out(at.now) {
+            self.instance = None;
+            return Err(NoOutcome::Quarantined);
+        }
         let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Ok(Outcome::default()) };
         let began = Instant::now();
         let result = instance.on_tick(budget, at.wall);
-        self.finish_call(began, result, tally)
+        self.finish_call(began, at.lane, result, tally)
     }
 
     fn finish_call(
         &mut self,
         began: Instant,
+        lane: Lane,
         result: Result<Outcome, Fault>,
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
-        let nanoseconds = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        tally.push((self.id, SeatCount::Nanoseconds, nanoseconds));
+        let took = began.elapsed();
+        tally.push((self.id, SeatCount::Nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
+        tally.push((self.id, SeatCount::Took(took_bucket(took)), 1));
         if let Some(instance) = &mut self.instance {
+            instance.raise(self.standing.peaks());
+            let deadline = if lane == Lane::Fast { Limit::FastDeadline } else { Limit::SlowDeadline };
+            self.standing.peaks().raise(deadline, micros(took));
             let (lines, unwritten) = instance.take_log();
             self.write_log(lines, unwritten, began, tally);
         }
         match result {
             Ok(outcome) => {
                 tally.push((self.id, SeatCount::Calls, 1));
+                self.recycle_if_grown(tally);
                 Ok(outcome)
             }
-            Err(fault) => Err(self.fail(fault, began, tally)),
+            Err(fault) => {
+                self.note(&fault, began, tally);
+                Err(NoOutcome::Failed(fault))
+            }
         }
     }
 
@@ -127,21 +170,87 @@ impl Seat {
         let budget =
             if at.may_move { Budget::wall(limits.fast_deadline) } else { Budget::computing(limits.init_deadline) };
         let mut lines = Vec::new();
+        let began = Instant::now();
         let started = self.filter.start(Arc::clone(&self.grants), budget, at.wall, &mut lines);
+        self.standing.peaks().raise(Limit::InitDeadline, micros(began.elapsed()));
         self.write_log(lines, 0, at.now, tally);
         match started {
             Ok(instance) => {
                 tally.push((self.id, SeatCount::Started, 1));
-                self.backoff.succeed();
+                if self.last_strike.is_none_or(|last| at.now.saturating_duration_since(last) >= CALM) {
+                    self.backoff.succeed();
+                }
                 self.start_again_at = None;
                 self.instance = Some(instance);
                 Ok(())
             }
             Err(fault) => {
-                self.start_again_at = Some(at.now + self.backoff.fail(at.wall.microseconds));
-                Err(self.fail(fault, at.now, tally))
+                self.note(&fault, at.now, tally);
+                Err(NoOutcome::NotStarted(fault))
             }
         }
+    }
+
+    /// Guests that live long may leak: one that has grown far beyond what it began with begins anew.
+    fn recycle_if_grown(&mut self, tally: &mut Tally) {
+        let Some(instance) = &self.instance else { return };
+        let (octets, at_start) = (instance.memory_octets(), instance.memory_octets_at_start());
+        if self.filter.limits().recycle_octets().is_some_and(|most| octets >= most) && octets > at_start {
+            self.instance = None;
+            tally.push((self.id, SeatCount::Recycled, 1));
+            let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
+            tracing::debug!(tenant, filter, octets, at_start, "instance replaced: it had grown");
+        }
+    }
+
+    /// Counts what it has dropped; too much of it is quarantine.
+    pub(super) fn count_drops(&mut self, packets: u64, dropped: u64, now: Instant, tally: &mut Tally) {
+        if self.drops.add(packets, dropped, &self.standing, now) {
+            self.say_quarantined(now, tally);
+        }
+    }
+
+    /// Holds a fault against the filter, and keeps the packets of the call.
+    pub(super) fn strike(&mut self, fault: &Fault, packets: &[Received], at: Moment, tally: &mut Tally) {
+        // That our own thread is late is not its fault; nor is a short deadline that it may miss once before it gets
+        // the full one.
+        if fault.kind == FaultKind::TickerLate || (fault.kind == FaultKind::Deadline && at.may_move) {
+            return;
+        }
+        tally.push((self.id, SeatCount::Strikes, 1));
+        self.keep(fault, packets, at, tally);
+        // The first fault costs a restart and no more. Who fails again soon waits for longer and longer.
+        if self.last_strike.is_some_and(|last| at.now.saturating_duration_since(last) < CALM) {
+            self.start_again_at = Some(at.now + self.backoff.fail(at.wall.microseconds));
+        }
+        self.last_strike = Some(at.now);
+        if self.standing.strike(&fault.text, at.now) {
+            self.say_quarantined(at.now, tally);
+        }
+    }
+
+    fn keep(&self, fault: &Fault, packets: &[Received], at: Moment, tally: &mut Tally) {
+        let Some(evidence) = &self.evidence else { return };
+        let case = Case {
+            at: calendar(at.wall),
+            tenant: self.tenant.clone(),
+            filter: self.filter.name().to_owned(),
+            sha256: self.filter.sha256_hex(),
+            kind: fault.kind.as_str().to_owned(),
+            fault: fault.text.clone(),
+            packets: packets.len(),
+            config: BTreeMap::clone(self.filter.shown_config()),
+        };
+        let kept = evidence.keep(Exhibit { case, at: at.wall, packets: packets.to_vec() });
+        tally.push((self.id, if kept { SeatCount::Evidence } else { SeatCount::EvidenceLost }, 1));
+    }
+
+    fn say_quarantined(&mut self, now: Instant, tally: &mut Tally) {
+        self.instance = None;
+        tally.push((self.id, SeatCount::Quarantines, 1));
+        let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
+        let (reason, _, left) = self.standing.report(now).quarantine.unwrap_or_default();
+        tracing::error!(tenant, filter, reason, cool_down = ?left, "quarantined: taken out of service");
     }
 
     /// In the slow lane a missed start is not held against the filter: it was not given the time yet.
@@ -154,14 +263,13 @@ impl Seat {
         self.instance = None;
     }
 
-    fn fail(&mut self, fault: Fault, now: Instant, tally: &mut Tally) -> NoOutcome {
+    fn note(&mut self, fault: &Fault, now: Instant, tally: &mut Tally) {
         self.instance = None;
         tally.push((self.id, SeatCount::Faults(fault.kind), 1));
         if let Some(unsaid) = self.said.say(now) {
             let (tenant, filter, kind) = (self.tenant.as_str(), self.filter.name(), fault.kind.as_str());
             tracing::warn!(tenant, filter, kind, reason = %fault.text, unsaid, "a filter failed");
         }
-        NoOutcome::Failed(fault)
     }
 
     fn write_log(&mut self, lines: Vec<LogLine>, unwritten: u64, now: Instant, tally: &mut Tally) {
@@ -201,6 +309,10 @@ impl Seat {
     pub(super) fn fast_deadline(&self) -> Duration {
         self.filter.limits().fast_deadline
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// When and where a chain runs.

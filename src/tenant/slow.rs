@@ -254,7 +254,7 @@ fn work(id: ChainId, chain: &mut Chain, job: Job) -> Finished {
             Finished::Batch(id.tenant, done, tally)
         }
         Job::Tick(seat) => {
-            let sent = chain.tick(seat, Lane::Slow, &mut tally).unwrap_or_default();
+            let sent = chain.tick(seat, Lane::Slow, false, &mut tally).unwrap_or_default();
             Finished::Tick(sent, tally)
         }
     }

@@ -129,7 +129,7 @@ fn every_key_that_is_known_stands_in_the_manual() {
     }
     assert!(known.len() > 70, "{known:?}");
     // Tables, which have headers instead.
-    let tables = ["match", "limits", "sni", "config"];
+    let tables = ["match", "limits", "sni", "config", "quarantine"];
     let missing: Vec<&String> = known.iter().filter(|key| !tables.contains(&key.as_str()) && !is_set(key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -141,6 +141,7 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
     let to_tcp = "[[collector]]\nname = \"c\"\nto = \"hep_tcp:c\"\n";
     let to_udp = "[[collector]]\nname = \"c\"\nto = \"hep_udp:c\"\n";
     let limits = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n[filter.limits]\n";
+    let quarantine = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n[filter.quarantine]\n";
     let udp = "[[listener]]\nname = \"u\"\nlisten = \"hep_udp:127.0.0.1:1\"\n";
     for (table, key, least, most) in [
         ("[gateway]\n", "workers", 0, 256),
@@ -179,6 +180,11 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         ("", "connections_max", 0, 1_000_000),
         ("[[tenant.match]]\n", "agent_id", 0, u32::MAX.into()),
         ("[agent_ids]\n", "a", 0, u32::MAX.into()),
+        ("[gateway]\n", "evidence_octets_max", 0, 1 << 40),
+        ("[gateway]\n", "evidence_per_filter_max", 1, 100_000),
+        (limits, "recycle_percent", 1, 100),
+        (quarantine, "strikes_max", 0, 10_000),
+        (quarantine, "drop_percent_max", 0, 100),
         (limits, "memory_octets_max", 65_536, 1 << 30),
         (limits, "table_elements_max", 0, 1_000_000),
         (limits, "handles_max", 1, 10_000),
@@ -210,6 +216,7 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
     let to_tls = "[[collector]]\nname = \"c\"\nto = \"hep_tls:c\"\n";
     let filter = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n";
     let limits = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n[filter.limits]\n";
+    let quarantine = "[[filter]]\nname = \"f\"\ncomponent = \"f\"\n[filter.quarantine]\n";
     for (table, key, below, least, most, above) in [
         ("[gateway]\n", "grace", "", "0s", "10m", "600001ms"),
         ("[gateway]\n", "summary", "", "0s", "1d", "86400001ms"),
@@ -222,6 +229,9 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
         (to_tcp, "backoff_max", "0s", "1ms", "1h", "3600001ms"),
         (filter, "tick", "", "0s", "1d", "86400001ms"),
         ("", "burst", "9ms", "10ms", "1m", "60001ms"),
+        (quarantine, "strikes_window", "999ms", "1s", "1d", "86400001ms"),
+        (quarantine, "cool_down", "", "0s", "30d", "2592000001ms"),
+        (quarantine, "drop_window", "999ms", "1s", "1d", "86400001ms"),
         (limits, "fast_deadline", "0s", "1ms", "60s", "60001ms"),
         (limits, "slow_deadline", "0s", "1ms", "1m", "60001ms"),
         (limits, "init_deadline", "0s", "1ms", "1m", "60001ms"),

@@ -19,6 +19,8 @@ mod corpus;
 mod dump;
 /// `hepgate dump` listens by itself and prints what comes.
 mod dump_live;
+/// What becomes of a filter that fails: evidence, restarts, quarantine.
+mod faults;
 /// What filters may do and what becomes of those that do more.
 mod filter;
 /// The filters that come with the gateway do what filters/README.md says.

@@ -5,7 +5,7 @@ const LAYERS: &[&[&str]] = &[
     &["wire", "pace"],
     &["config"],
     &["ledger", "message", "tls"],
-    &["filter"],
+    &["filter", "pcapng"],
     &["listener", "tenant", "collector"],
     &["admin"],
     &["gateway"],

@@ -6,6 +6,7 @@ use super::super::state::{LogLevel, LogLine, State};
 impl Host for State {
     fn log(&mut self, level: Level, line: String) -> wasmtime::Result<()> {
         self.charge(line.len())?;
+        self.call.log_lines += 1;
         if self.call.log.len() >= self.limits.log_lines_max {
             self.call.log_unwritten += 1;
             return Ok(());

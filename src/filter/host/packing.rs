@@ -52,7 +52,7 @@ impl HostPacket for State {
         value: String,
     ) -> wasmtime::Result<Result<(), EditError>> {
         self.charge(name.len() + value.len())?;
-        let made = self.resources.get_mut(&packet)?;
+        let made = self.get_mut(&packet)?;
         if made.pack.payload.is_some() {
             return Ok(Err(EditError::Other("the packet has a whole payload, from pack".to_owned())));
         }
@@ -65,7 +65,7 @@ impl HostPacket for State {
 
     fn add_correlation(&mut self, packet: Handle, name: String, id: String) -> wasmtime::Result<Result<(), EditError>> {
         self.charge(name.len() + id.len())?;
-        let made = self.resources.get_mut(&packet)?;
+        let made = self.get_mut(&packet)?;
         made.correlations.retain(|(other, _)| *other != name);
         if let Some(octets) = made.too_long_with(name.len() + id.len()) {
             return Ok(Err(EditError::TooLong(narrow(octets))));
@@ -76,13 +76,13 @@ impl HostPacket for State {
 
     fn set_captured_at(&mut self, packet: Handle, captured_at: u64) -> wasmtime::Result<()> {
         self.charge(0)?;
-        self.resources.get_mut(&packet)?.pack.captured_at = Some(CapturedAt::from_micros(captured_at));
+        self.get_mut(&packet)?.pack.captured_at = Some(CapturedAt::from_micros(captured_at));
         Ok(())
     }
 
     fn set_agent_id(&mut self, packet: Handle, agent_id: u32) -> wasmtime::Result<()> {
         self.charge(0)?;
-        self.resources.get_mut(&packet)?.pack.agent_id = agent_id;
+        self.get_mut(&packet)?.pack.agent_id = agent_id;
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl HostPacket for State {
     }
 
     fn drop(&mut self, packet: Handle) -> wasmtime::Result<()> {
-        self.resources.delete(packet)?;
+        self.delete(packet)?;
         Ok(())
     }
 }
@@ -152,14 +152,14 @@ impl State {
             chunks: Vec::new(),
             payload,
         };
-        Ok(Ok(self.resources.push(MadePacket::new(pack))?))
+        Ok(Ok(self.push(MadePacket::new(pack))?))
     }
 
     /// The octets of a packet that was made. Making them costs more than any other host call, with compression a
     /// millisecond: the clock is looked at each time.
     pub(super) fn encode_made(&self, packet: &Handle, version: Version) -> wasmtime::Result<Result<Bytes, PackError>> {
         self.call.check_time()?;
-        Ok(self.resources.get(packet)?.encode(version, &self.proto_hep))
+        Ok(self.get(packet)?.encode(version, &self.proto_hep))
     }
 
     /// Adds a chunk to a packet that is being made, in place of one with that id if it can only be there once. What no
@@ -178,7 +178,7 @@ impl State {
         if let Some(needed) = id.width().filter(|needed| *needed != body.len()) {
             return Ok(Err(EditError::WrongWidth(narrow(needed))));
         }
-        let made = self.resources.get_mut(packet)?;
+        let made = self.get_mut(packet)?;
         if let Some(octets) = made.too_long_with(body.len()) {
             return Ok(Err(EditError::TooLong(narrow(octets))));
         }

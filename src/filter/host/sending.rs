@@ -21,7 +21,7 @@ impl HostCollector for State {
         let Some(place) = self.grants.iter().position(|grant| grant.name == name) else {
             return Ok(Err(OpenError::NotGranted));
         };
-        Ok(Ok(self.resources.push(OpenCollector(place))?))
+        Ok(Ok(self.push(OpenCollector(place))?))
     }
 
     fn send(&mut self, to: Handle, packet: Resource<MadePacket>) -> wasmtime::Result<Result<(), SendError>> {
@@ -63,7 +63,7 @@ impl HostCollector for State {
     }
 
     fn drop(&mut self, collector: Handle) -> wasmtime::Result<()> {
-        self.resources.delete(collector)?;
+        self.delete(collector)?;
         Ok(())
     }
 }
@@ -94,7 +94,7 @@ impl State {
         if !self.call.may_send {
             return Ok(Err(SendError::Other("init cannot send".to_owned())));
         }
-        let place = self.resources.get(to)?.0;
+        let place = self.get(to)?.0;
         let Some(grant) = self.grants.get(place) else { return Ok(Err(SendError::Other(String::new()))) };
         if grant.backlog.is_full() {
             return Ok(Err(SendError::PostponedFull));
@@ -104,6 +104,7 @@ impl State {
             return Ok(Err(SendError::Quota));
         }
         self.call.sent_octets = octets;
+        self.call.sends += 1;
         self.call.sent.push(Sent { to: grant.id, packet });
         Ok(Ok(()))
     }

@@ -16,8 +16,13 @@ use super::guest::{self, Guest};
 pub(crate) const NOW: CapturedAt = CapturedAt { seconds: 1_800_000_000, microseconds: 7 };
 
 pub(crate) fn limits() -> Limits {
+    parsed().limits
+}
+
+/// A filter with everything at its default.
+fn parsed() -> config::Filter {
     let text = "[[listener]]\nname = \"l\"\nlisten = \"hep_udp:127.0.0.1:1\"\n[[tenant]]\nname = \"t\"\n[[filter]]\nname = \"f\"\ncomponent = \"f\"\n";
-    config::Config::parse(text, Path::new(".")).unwrap().filters[0].limits.clone()
+    config::Config::parse(text, Path::new(".")).unwrap().filters[0].clone()
 }
 
 pub(crate) fn host() -> Host {
@@ -82,6 +87,7 @@ fn load_with(
         on_error: None,
         tick: None,
         limits: limits(),
+        quarantine: parsed().quarantine,
     };
     change(&mut filter);
     let mut proto_hep = ProtoHep { hep_capture_id: 2_001, ..ProtoHep::default() };

@@ -55,7 +55,7 @@ impl Gateway {
         let cache = folder.path().join("cache");
         let text = format!(
             "[log]\nformat = \"json\"\nlevel = \"debug\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[gateway]\n\
-             cache = \"{}\"\n{gateway}\n{config}",
+             cache = \"{}\"\nevidence = \"evidence\"\n{gateway}\n{config}",
             cache.display()
         );
         std::fs::write(&path, text).unwrap();

@@ -8,7 +8,7 @@ use pcap_parser::pcapng::{
 use pcap_parser::{Linktype, ToVec};
 
 /// The section and the one interface, "raw IP": every packet begins with its IP header.
-pub(super) fn beginning() -> Result<Vec<u8>, WriteError> {
+pub(crate) fn beginning() -> Result<Vec<u8>, WriteError> {
     let application = concat!("hepgate ", env!("CARGO_PKG_VERSION")).as_bytes();
     let length = u16::try_from(application.len()).unwrap_or(u16::MAX);
     let user_application =
@@ -45,7 +45,7 @@ pub(super) fn beginning() -> Result<Vec<u8>, WriteError> {
 }
 
 /// The block of one packet, which begins with its IP header. `at` is in microseconds since the epoch.
-pub(super) fn packet(at: u64, ip_packet: &[u8]) -> Result<Vec<u8>, WriteError> {
+pub(crate) fn packet(at: u64, ip_packet: &[u8]) -> Result<Vec<u8>, WriteError> {
     let length = u32::try_from(ip_packet.len()).unwrap_or(u32::MAX);
     let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or(0);
     let mut block = EnhancedPacketBlock {
@@ -69,7 +69,7 @@ const MICROSECONDS: u8 = 6;
 /// A block could not be made.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a pcapng block cannot be made: {0}")]
-pub(super) struct WriteError(String);
+pub(crate) struct WriteError(String);
 
 fn serialized(block: &mut impl ToVec) -> Result<Vec<u8>, WriteError> {
     block.to_vec().map_err(|error| WriteError(format!("{error:?}")))

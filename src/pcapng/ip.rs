@@ -27,7 +27,7 @@ const STREAM_PROTOCOLS: [u8; 3] = [6, 22, 50];
 
 /// Why there is no IP packet.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub(super) enum NotMade {
+pub(crate) enum NotMade {
     /// A control packet, or one whose payload is compressed.
     #[error("a packet without a readable payload: there is nothing captured to write")]
     NoPayload,
@@ -41,7 +41,7 @@ pub(super) enum NotMade {
 
 /// Makes IP packets, with sequence numbers that run on for each TCP flow.
 #[derive(Debug, Default)]
-pub(super) struct IpMaker {
+pub(crate) struct IpMaker {
     flows: Flows,
 }
 
@@ -57,7 +57,7 @@ struct Flight<'a> {
 impl IpMaker {
     /// The captured packet: its payload under IP and UDP or TCP headers of the addresses in HEP. Several if it is
     /// longer than one TCP segment. With the time of capture or, if HEP has none, that of receipt.
-    pub(super) fn captured(&mut self, received: &Received) -> Result<(CapturedAt, Vec<Vec<u8>>), NotMade> {
+    pub(crate) fn captured(&mut self, received: &Received) -> Result<(CapturedAt, Vec<Vec<u8>>), NotMade> {
         let head = received.packet.head();
         let Payload::Plain(_) = head.payload else { return Err(NotMade::NoPayload) };
         let (source, destination) = addresses(head.source, head.destination);
@@ -72,7 +72,7 @@ impl IpMaker {
     }
 
     /// The HEP packet as it came, between the agent and us, with the time of receipt.
-    pub(super) fn hep(&mut self, received: &Received) -> Result<(CapturedAt, Vec<Vec<u8>>), NotMade> {
+    pub(crate) fn hep(&mut self, received: &Received) -> Result<(CapturedAt, Vec<Vec<u8>>), NotMade> {
         let origin = received.origin;
         let (source, destination) = addresses(Some(origin.peer.ip()), Some(origin.local.ip()));
         let flight = Flight {
