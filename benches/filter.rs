@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hepgate::config::{Config, ListenerId, Transport};
-use hepgate::filter::{Budget, Filter, Grant, Host, Instance, Size, Verdict, Work};
+use hepgate::filter::{Budget, Filter, Host, Instance, Part, Size, Surroundings, Verdict, Work};
 use hepgate::message::{Origin, Received};
 use hepgate::wire::{CapturedAt, decode};
 
@@ -82,8 +82,8 @@ fn measured(folder: &Path, name: &str, guest: Guest<'_>) -> Arc<Filter> {
 }
 
 fn start(filter: &Arc<Filter>) -> Instance {
-    let grants: Arc<[Grant]> = Arc::new([]);
-    filter.start(grants, BUDGET, NOW, &mut Vec::new()).unwrap()
+    let surroundings = Surroundings::for_trial(Arc::new([]), filter.limits());
+    filter.start(surroundings, BUDGET, NOW, &mut Vec::new()).unwrap()
 }
 
 fn work(packets: usize) -> Work {
@@ -99,8 +99,8 @@ fn work(packets: usize) -> Work {
 }
 
 fn call(instance: &mut Instance, work: &mut Work) -> Vec<Verdict> {
-    let len = work.len();
-    instance.on_batch(work, 0, len, BUDGET, NOW).unwrap().verdicts
+    let all = Part::run(0, work.len());
+    instance.on_batch(work, &all, BUDGET, NOW).unwrap().verdicts
 }
 
 /// That the trivial filter reads what it says: it tells packets apart by a scalar, and by an octet of the payload.

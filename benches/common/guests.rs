@@ -42,4 +42,5 @@ pub(crate) const TRIVIAL: Guest<'_> = Guest {
           (local.set $i (i32.add (local.get $i) (i32.const 1)))
           (br $next)))",
     on_tick: "",
+    on_stop: "",
 };

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 
-use super::{SeatInfo, View};
+use super::{SeatInfo, View, guests};
 use crate::config::{CollectorId, Limit, ListenerId, TenantId};
 use crate::ledger::{
     CloseReason, CollectorCount, DropReason, FaultKind, ListenerCount, SeatCount, SeatId, TOOK_BUCKETS, TenantCount,
@@ -55,7 +55,8 @@ impl Collector for Snapshot {
         self.listeners(&mut encoder)?;
         self.tenants(&mut encoder)?;
         self.collectors(&mut encoder)?;
-        self.seats(&mut encoder)
+        self.seats(&mut encoder)?;
+        guests::encode(&mut encoder, &self.guests())
     }
 }
 
@@ -156,6 +157,7 @@ impl Snapshot {
             ("started_instances", "Instances started", Count::Started),
             ("slow_lane_moves", "Times it moved its chain to the slow lane", Count::MovedToSlowLane),
             ("recycled_instances", "Instances replaced because they had grown", Count::Recycled),
+            ("state_lost_changes", "Changes of what it remembers that found no room after all", Count::StateLost),
             ("strikes", "Faults held against it", Count::Strikes),
             ("quarantines", "Times it was taken out of service", Count::Quarantines),
             ("evidence_cases", "Faults of which evidence was kept", Count::Evidence),
@@ -177,6 +179,17 @@ impl Snapshot {
         let help = "Calls by the time that they took, to the bound in microseconds and above the one before";
         counter(encoder, "hepgate_filter_calls_took", help, &self.of_seats(&within))?;
         self.standings(encoder)
+    }
+
+    /// The filters' own metrics.
+    fn guests(&self) -> Vec<guests::Guest> {
+        let seats = ids(&self.totals.rows().seats, SeatId).zip(&self.seats);
+        let guest = |((_, (tenant, filter)), seat): ((_, &(TenantId, String)), &SeatInfo)| guests::Guest {
+            tenant: self.totals.rows().tenants.get(tenant.0).cloned().unwrap_or_default(),
+            filter: filter.clone(),
+            samples: seat.belongings.metrics.samples(),
+        };
+        seats.map(guest).collect()
     }
 
     /// What filters have used of their limits, and whether they are in service.

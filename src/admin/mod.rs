@@ -1,5 +1,6 @@
 //! HTTP for those who watch: metrics, health, readiness. On a thread of its own, which no guest and no traffic shares.
 
+mod guests;
 mod metrics;
 
 use std::io;
@@ -14,6 +15,7 @@ use actix_web::http::header::ContentType;
 use actix_web::{App, HttpResponse, HttpServer, web};
 
 use crate::config::Limits;
+use crate::filter::Belongings;
 use crate::ledger::Ledger;
 use crate::message::Drain;
 use crate::tenant::Standing;
@@ -37,6 +39,8 @@ pub struct SeatInfo {
     pub limits: Limits,
     /// How it stands with the tenant, on all workers together.
     pub standing: Arc<Standing>,
+    /// What it remembers, and its own metrics.
+    pub belongings: Belongings,
 }
 
 /// What can be seen of a running gateway.

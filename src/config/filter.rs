@@ -1,12 +1,15 @@
 //! `[[filter]]`: a component, what it is told, and what it may.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::reader::Section;
+use ipnet::IpNet;
+use toml::de::DeValue;
+
+use super::reader::{Section, kind_of, number_of};
 use super::value::{self, ConfigValue};
-use super::{CollectorId, OnError};
+use super::{CollectorId, OnError, tenant};
 
 /// A component, what it is told, and what it may.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,10 +26,25 @@ pub struct Filter {
     pub on_error: Option<OnError>,
     /// How often `on-tick` is called; `None`: never.
     pub tick: Option<Duration>,
+    /// Which packets it sees, of those that it wants to see.
+    pub subscription: Subscription,
     /// What one instance and one call of it may use.
     pub limits: Limits,
     /// When it is taken out of service.
     pub quarantine: Quarantine,
+}
+
+/// Which packets a filter sees. What is `None` is not asked; all the others must be true.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Subscription {
+    /// Payload types (chunk 0x0b).
+    pub payload_types: Option<BTreeSet<u8>>,
+    /// Agent ids (0x0c).
+    pub agent_ids: Option<BTreeSet<u32>>,
+    /// Methods of SIP requests, and of responses to them.
+    pub sip_methods: Option<BTreeSet<String>>,
+    /// Networks of the captured packet's source or destination.
+    pub networks: Option<Vec<IpNet>>,
 }
 
 /// When a filter is taken out of a tenant's service, and for how long.
@@ -75,6 +93,18 @@ pub struct Limits {
     pub log_line_octets_max: usize,
     /// Octets of the component's file.
     pub component_octets_max: usize,
+    /// Keys that it remembers.
+    pub state_keys_max: usize,
+    /// Octets of keys and values that it remembers.
+    pub state_octets_max: usize,
+    /// Metrics of its own.
+    pub metrics_max: usize,
+    /// Series of them.
+    pub metric_series_max: usize,
+    /// Octets of a label's value.
+    pub metric_label_octets_max: usize,
+    /// What its clocks are rounded down to.
+    pub clock_grain: Duration,
     /// Percent of `memory_octets_max` at which an instance is replaced by a fresh one, if it has grown since its start;
     /// 100: never.
     pub recycle_percent: u64,
@@ -95,11 +125,14 @@ pub enum Limit {
     Sends,
     SendOctets,
     LogLines,
+    StateKeys,
+    StateOctets,
+    MetricSeries,
 }
 
 impl Limit {
     /// All of them, each at its own place.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::MemoryOctets,
         Self::TableElements,
         Self::Handles,
@@ -111,6 +144,9 @@ impl Limit {
         Self::Sends,
         Self::SendOctets,
         Self::LogLines,
+        Self::StateKeys,
+        Self::StateOctets,
+        Self::MetricSeries,
     ];
 
     /// Its key in the configuration. Times are in microseconds wherever they are numbers.
@@ -128,6 +164,9 @@ impl Limit {
             Self::Sends => "sends_max",
             Self::SendOctets => "send_octets_max",
             Self::LogLines => "log_lines_max",
+            Self::StateKeys => "state_keys_max",
+            Self::StateOctets => "state_octets_max",
+            Self::MetricSeries => "metric_series_max",
         }
     }
 }
@@ -150,6 +189,9 @@ impl Limits {
             Limit::Sends => wide(self.sends_max),
             Limit::SendOctets => wide(self.send_octets_max),
             Limit::LogLines => wide(self.log_lines_max),
+            Limit::StateKeys => wide(self.state_keys_max),
+            Limit::StateOctets => wide(self.state_octets_max),
+            Limit::MetricSeries => wide(self.metric_series_max),
         }
     }
 
@@ -161,7 +203,12 @@ impl Limits {
     }
 }
 
-pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folder: &Path) -> Option<Filter> {
+pub(super) fn read(
+    mut section: Section<'_, '_>,
+    collector_names: &[&str],
+    agent_ids: &BTreeMap<String, u32>,
+    folder: &Path,
+) -> Option<Filter> {
     let name = section.name("filter");
     let component = section.text_required("component", "the .wasm file").map(|path| folder.join(path.value));
     let config = value::read_all(section.table("config"), folder);
@@ -170,6 +217,7 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
     let choices = [("tenant", None), ("pass", Some(OnError::Pass)), ("drop", Some(OnError::Drop))];
     let on_error = section.choice("on_error", None, &choices);
     let tick = section.duration("tick", Duration::ZERO, Duration::ZERO..=Duration::from_secs(86_400));
+    let subscription = read_subscription(section.table("subscription"), agent_ids);
     let limits = read_limits(section.table("limits"));
     let quarantine = read_quarantine(section.table("quarantine"));
     section.finish();
@@ -180,9 +228,48 @@ pub(super) fn read(mut section: Section<'_, '_>, collector_names: &[&str], folde
         collectors: collectors.into_iter().map(CollectorId).collect(),
         on_error,
         tick: super::non_zero(tick),
+        subscription,
         limits,
         quarantine,
     })
+}
+
+fn read_subscription(mut section: Section<'_, '_>, agent_ids: &BTreeMap<String, u32>) -> Subscription {
+    let payload_types = list_of(&mut section, "payload_types", |value| number_of(&value, 0..=255));
+    let payload_types: Option<BTreeSet<u64>> = payload_types;
+    let ids: Option<BTreeSet<u32>> = list_of(&mut section, "agent_ids", |value| tenant::agent_id(&value, agent_ids));
+    let sip_methods = list_of(&mut section, "sip_methods", |value| match value {
+        DeValue::String(method) if !method.is_empty() && method.bytes().all(|octet| octet.is_ascii_graphic()) => {
+            Ok(method.to_ascii_uppercase())
+        }
+        _ => Err("a SIP method such as \"INVITE\" is wanted".to_owned()),
+    });
+    let networks: Option<Vec<IpNet>> = list_of(&mut section, "networks", |value| match value {
+        DeValue::String(text) => tenant::network(&text),
+        value => Err(format!("a network is wanted, not {}", kind_of(&value))),
+    });
+    section.finish();
+    let payload_types =
+        payload_types.map(|types| types.into_iter().filter_map(|number| u8::try_from(number).ok()).collect());
+    Subscription { payload_types, agent_ids: ids, sip_methods, networks }
+}
+
+/// A list of one kind of values; `None` if it is not there. An empty one would want nothing at all.
+fn list_of<'a, T, L: FromIterator<T>>(
+    section: &mut Section<'_, 'a>,
+    key: &'static str,
+    read: impl Fn(DeValue<'a>) -> Result<T, String>,
+) -> Option<L> {
+    let is_there = section.has(key);
+    let values = section.list(key);
+    if !is_there {
+        return None;
+    }
+    if values.is_empty() {
+        section.complain(section.place(), format!("{key} without a value in it wants no packet"));
+    }
+    let read = |(value, place)| read(value).map_err(|text| section.complain(&place, text)).ok();
+    Some(values.into_iter().filter_map(read).collect())
 }
 
 fn read_quarantine(mut section: Section<'_, '_>) -> Quarantine {
@@ -216,6 +303,16 @@ fn read_limits(mut section: Section<'_, '_>) -> Limits {
         log_lines_max: section.count("log_lines_max", 16, 0..=10_000),
         log_line_octets_max: section.count("log_line_octets_max", 1_024, 16..=65_536),
         component_octets_max: section.count("component_octets_max", 32 << 20, 1 << 10..=256 << 20),
+        state_keys_max: section.count("state_keys_max", 1_000, 0..=1_000_000),
+        state_octets_max: section.count("state_octets_max", 1 << 20, 0..=1 << 30),
+        metrics_max: section.count("metrics_max", 32, 0..=1_000),
+        metric_series_max: section.count("metric_series_max", 256, 0..=100_000),
+        metric_label_octets_max: section.count("metric_label_octets_max", 64, 1..=1_024),
+        clock_grain: section.duration(
+            "clock_grain",
+            Duration::from_millis(1),
+            Duration::from_millis(1)..=Duration::from_secs(3_600),
+        ),
         recycle_percent: section.whole("recycle_percent", 80, 1..=100),
     };
     section.finish();

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 pub use address::{ListenAddr, RemoteAddr, Transport};
 pub use collector::{Collector, Destination, FileFormat, FileSettings, StreamSettings, VersionOut};
-pub use filter::{Filter, Limit, Limits, Quarantine};
+pub use filter::{Filter, Limit, Limits, Quarantine, Subscription};
 pub use listener::{Listener, StreamLimits};
 pub use reader::Complaint;
 use reader::{Complaints, Placed, Section};
@@ -269,7 +269,7 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
     let filters: Vec<Filter> = root
         .tables("filter")
         .into_iter()
-        .filter_map(|section| filter::read(section, &collector_names, folder))
+        .filter_map(|section| filter::read(section, &collector_names, &agent_ids, folder))
         .collect();
     let filter_names: Vec<&str> = filters.iter().map(|filter| filter.name.as_str()).collect();
     let listener_names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();

@@ -173,10 +173,9 @@ fn read_match(mut section: Section<'_, '_>, names: &Names<'_>, folder: &Path) ->
     let listener = section.text("listener").and_then(|listener| {
         super::resolve(&section, vec![listener], "listener", names.listeners).first().map(|index| ListenerId(*index))
     });
-    let source = section.text("source").and_then(|Placed { value, place }| {
-        let network = value.parse().or_else(|_| value.parse().map(|ip: std::net::IpAddr| IpNet::from(ip)));
-        network.map_err(|_| section.complain(&place, format!("{value:?} is neither a network nor an address"))).ok()
-    });
+    let source = section
+        .text("source")
+        .and_then(|Placed { value, place }| network(&value).map_err(|text| section.complain(&place, text)).ok());
     let client_name = section.text("client_name").map(|name| name.value.to_ascii_lowercase());
     let has_keys = section.has("authentication_keys");
     let keys = section.list("authentication_keys");
@@ -191,21 +190,23 @@ fn read_match(mut section: Section<'_, '_>, names: &Names<'_>, folder: &Path) ->
     Match { listener, source, client_name, authentication_keys: keys, agent_id, agent_name, group_id }
 }
 
-/// A number, or a name of one in `[agent_ids]`.
 fn read_agent_id(section: &mut Section<'_, '_>, agent_ids: &BTreeMap<String, u32>) -> Option<u32> {
     let (value, place) = section.value("agent_id")?;
-    if let DeValue::String(name) = &value {
+    agent_id(&value, agent_ids).map_err(|text| section.complain(&place, text)).ok()
+}
+
+/// A number, or a name of one in `[agent_ids]`.
+pub(super) fn agent_id(value: &DeValue<'_>, agent_ids: &BTreeMap<String, u32>) -> Result<u32, String> {
+    if let DeValue::String(name) = value {
         let id = agent_ids.get(name.as_ref()).copied();
-        if id.is_none() {
-            section.complain(&place, format!("no agent id is named {name:?} in [agent_ids]"));
-        }
-        return id;
+        return id.ok_or_else(|| format!("no agent id is named {name:?} in [agent_ids]"));
     }
-    match number_of(&value, 0..=u64::from(u32::MAX)) {
-        Ok(id) => u32::try_from(id).ok(),
-        Err(text) => {
-            section.complain(&place, text);
-            None
-        }
-    }
+    let id = number_of(value, 0..=u64::from(u32::MAX))?;
+    Ok(u32::try_from(id).unwrap_or(u32::MAX))
+}
+
+/// A network, or a single address.
+pub(super) fn network(text: &str) -> Result<IpNet, String> {
+    let network = text.parse().or_else(|_| text.parse().map(|ip: std::net::IpAddr| IpNet::from(ip)));
+    network.map_err(|_| format!("{text:?} is neither a network nor an address"))
 }

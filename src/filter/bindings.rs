@@ -7,6 +7,9 @@ wasmtime::component::bindgen!({
     with: {
         "hep:filter/packets.batch": crate::filter::state::BatchHandle,
         "hep:filter/packing.packet": crate::filter::made::MadePacket,
+        "hep:filter/metrics.counter": crate::filter::host::metrics::CounterHandle,
+        "hep:filter/metrics.gauge": crate::filter::host::metrics::GaugeHandle,
+        "hep:filter/metrics.histogram": crate::filter::host::metrics::HistogramHandle,
         "hep:filter/sending.collector": crate::filter::state::OpenCollector,
     },
 });

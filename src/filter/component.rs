@@ -2,20 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
+use super::belongings::Surroundings;
 use super::bindings;
 use super::cache;
-use super::deadline::Budget;
+use super::deadline::{Budget, Now};
 use super::engine::Host;
 use super::fault::Fault;
 use super::instance::Instance;
-use super::state::{Grant, LogLine, State};
-use crate::config::{ConfigValue, Limits, ProtoHep, SecretError};
-use crate::wire::CapturedAt;
+use super::state::{LogLine, State};
+use super::subscription::Wanted;
+use crate::config::{ConfigValue, Limits, ProtoHep, SecretError, Subscription};
 
 /// The package of our interfaces, and the version that this host speaks.
 const PACKAGE: &str = "hep:filter/";
@@ -25,6 +26,7 @@ const VERSION: &str = "@0.1.";
 const PAGE_OCTETS: u64 = 65_536;
 const CALLBACKS: &str = "hep:filter/callbacks@0.1.0";
 const TICKER: &str = "hep:filter/ticker@0.1.0";
+const LAST_CALL: &str = "hep:filter/last-call@0.1.0";
 
 /// A component that can be started, and what its instances are told and may use.
 pub struct Filter {
@@ -35,6 +37,9 @@ pub struct Filter {
     stubs: Vec<String>,
     prepared: bindings::FilterPre<State>,
     tick: Option<ComponentExportIndex>,
+    stop: Option<ComponentExportIndex>,
+    /// What it wanted to see when it was last started.
+    wanted: OnceLock<Arc<Wanted>>,
     settings: Settings,
 }
 
@@ -48,6 +53,7 @@ impl std::fmt::Debug for Filter {
 #[derive(Clone)]
 struct Settings {
     limits: Limits,
+    subscription: Subscription,
     config: Arc<BTreeMap<String, String>>,
     /// The same as it may be shown.
     shown_config: Arc<BTreeMap<String, String>>,
@@ -161,17 +167,22 @@ impl Host {
         check_exports(&component).map_err(unfit)?;
         check_resources(&component, &filter.limits).map_err(unfit)?;
         let prepared = self.prepare(&component, !stubs.is_empty()).map_err(unfit)?;
-        let tick = component.get_export_index(None, TICKER);
-        let tick = tick.and_then(|ticker| component.get_export_index(Some(&ticker), "on-tick"));
+        let optional = |interface: &str, function: &str| {
+            let interface = component.get_export_index(None, interface)?;
+            component.get_export_index(Some(&interface), function)
+        };
+        let (tick, stop) = (optional(TICKER, "on-tick"), optional(LAST_CALL, "on-stop"));
         let settings = Settings {
             limits: filter.limits.clone(),
+            subscription: filter.subscription.clone(),
             config: Arc::new(config),
             shown_config: Arc::new(filter.config.iter().map(shown).collect()),
             proto_hep: Arc::new(proto_hep.clone()),
             listeners,
         };
         let octets = wasm.len();
-        Ok(Arc::new(Filter { host: self.clone(), name, sha256, octets, stubs, prepared, tick, settings }))
+        let (host, wanted) = (self.clone(), OnceLock::new());
+        Ok(Arc::new(Filter { host, name, sha256, octets, stubs, prepared, tick, stop, wanted, settings }))
     }
 
     fn compile(&self, wasm: &[u8], sha256: &[u8; 32], folder: Option<&Path>) -> Result<Component, Unfit> {
@@ -256,24 +267,45 @@ impl Filter {
             stubs: self.stubs.clone(),
             prepared: self.prepared.clone(),
             tick: self.tick,
+            stop: self.stop,
+            wanted: OnceLock::new(),
             settings,
         }))
     }
 
+    /// Whether it wants a last call.
+    #[must_use]
+    pub const fn has_last_call(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// What it wanted to see when it was first started; before that, what the operator lets it see.
+    #[must_use]
+    pub fn wanted(&self) -> Arc<Wanted> {
+        let operator = || Arc::new(Wanted { operator: self.settings.subscription.clone(), ..Wanted::default() });
+        self.wanted.get().cloned().unwrap_or_else(operator)
+    }
+
+    pub(super) fn set_wanted(&self, filter: Subscription) -> Arc<Wanted> {
+        let wanted = Arc::new(Wanted { filter, operator: self.settings.subscription.clone() });
+        self.wanted.get_or_init(|| Arc::clone(&wanted));
+        wanted
+    }
+
     /// Makes an instance, with a store of its own, and runs its `init`; all within `budget`.
     ///
-    /// `grants` are the collectors that it may open. `log` takes the lines that `init` writes, also if it fails.
+    /// `log` takes the lines that `init` writes, also if it fails.
     ///
     /// # Errors
     /// [`Fault`]: there is no instance.
     pub fn start(
         self: &Arc<Self>,
-        grants: Arc<[Grant]>,
+        surroundings: Surroundings,
         budget: Budget,
-        now: CapturedAt,
+        now: impl Into<Now>,
         log: &mut Vec<LogLine>,
     ) -> Result<Instance, Fault> {
-        Instance::start(self, grants, budget, now, log)
+        Instance::start(self, surroundings, budget, now.into(), log)
     }
 
     pub(super) const fn host(&self) -> &Host {
@@ -288,9 +320,13 @@ impl Filter {
         self.tick.as_ref()
     }
 
-    pub(super) fn new_state(&self, grants: Arc<[Grant]>) -> State {
+    pub(super) const fn stop_export(&self) -> Option<&ComponentExportIndex> {
+        self.stop.as_ref()
+    }
+
+    pub(super) fn new_state(&self, surroundings: Surroundings) -> State {
         let Settings { limits, config, proto_hep, listeners, .. } = self.settings.clone();
-        State::new(limits, config, grants, proto_hep, listeners, Arc::clone(&self.host.ticker))
+        State::new(limits, config, surroundings, proto_hep, listeners, Arc::clone(&self.host.ticker))
     }
 }
 

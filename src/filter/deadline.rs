@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use crate::wire::CapturedAt;
+
 /// The time that a call may take.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Budget {
@@ -36,6 +38,22 @@ impl Budget {
     /// How much it is.
     pub(super) const fn time(self) -> Duration {
         self.time
+    }
+}
+
+/// When a call begins, as the guest may know it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Now {
+    /// By the calendar.
+    pub wall: CapturedAt,
+    /// Since some moment; never goes back.
+    pub monotonic: Duration,
+}
+
+impl From<CapturedAt> for Now {
+    /// For a replay, in which the packets' time is all the time there is.
+    fn from(wall: CapturedAt) -> Self {
+        Self { wall, monotonic: Duration::from_micros(wall.as_micros()) }
     }
 }
 

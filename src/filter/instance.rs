@@ -7,18 +7,19 @@ use std::time::{Duration, Instant};
 use wasmtime::component::{Resource, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
 
+use super::belongings::Surroundings;
 use super::bindings::{self, exports::hep::filter::callbacks};
 use super::component::Filter;
-use super::deadline::{Budget, Deadline};
+use super::deadline::{Budget, Deadline, Now};
 use super::fault::{Fault, TEXT_OCTETS_MAX, clean};
 use super::peaks::Peaks;
-use super::state::{Call, Grant, LogLine, State};
+use super::state::{Call, LogLine, State};
+use super::subscription::Wanted;
 use super::ticker::Ticker;
-use super::work::Work;
+use super::work::{Part, Work};
 use crate::config::CollectorId;
 use crate::ledger::FaultKind;
 use crate::message::Received;
-use crate::wire::CapturedAt;
 
 /// What a filter says of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +50,8 @@ pub struct Outcome {
     pub edited: usize,
     /// What it sends.
     pub sent: Vec<Sent>,
+    /// Changes of what it remembers that found no room after all, as other instances had used it meanwhile.
+    pub state_lost: u64,
 }
 
 /// One store running a filter.
@@ -57,6 +60,9 @@ pub struct Instance {
     filter: Arc<Filter>,
     exports: bindings::Filter,
     tick: Option<TypedFunc<(), ()>>,
+    stop: Option<TypedFunc<(), ()>>,
+    /// What it sees; `None`: all.
+    wanted: Option<Arc<Wanted>>,
     memory_octets_at_start: usize,
 }
 
@@ -75,12 +81,12 @@ impl Instance {
     /// [`Fault`]: there is no instance.
     pub(super) fn start(
         filter: &Arc<Filter>,
-        grants: Arc<[Grant]>,
+        surroundings: Surroundings,
         budget: Budget,
-        now: CapturedAt,
+        now: Now,
         log: &mut Vec<LogLine>,
     ) -> Result<Self, Fault> {
-        let mut store = Store::new(&filter.host().engine, filter.new_state(grants));
+        let mut store = Store::new(&filter.host().engine, filter.new_state(surroundings));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(filter.limits().hostcall_octets_max);
         store.set_max_component_handles(filter.limits().handles_max);
@@ -91,60 +97,89 @@ impl Instance {
             let instance = filter.prepared().instance_pre().instantiate(&mut store)?;
             let exports = bindings::Filter::new(&mut store, &instance)?;
             let tick = filter.tick_export().map(|index| instance.get_typed_func(&mut store, index)).transpose()?;
+            let stop = filter.stop_export().map(|index| instance.get_typed_func(&mut store, index)).transpose()?;
             let init = exports.hep_filter_callbacks().call_init(&mut store)?;
-            Ok((exports, tick, init))
+            Ok((exports, tick, stop, init))
         });
         log.append(&mut store.data_mut().call.log);
         let started = started.map_err(|fault| with_refused_growth(fault, &mut store));
-        let (exports, tick, init) = started?;
+        let (exports, tick, stop, init) = started?;
         init.map_err(|text| Fault::new(FaultKind::Init, format!("init: {}", clean(&text, TEXT_OCTETS_MAX))))?;
         let memory_octets_at_start = store.data().memory.octets();
-        Ok(Self { store, filter: Arc::clone(filter), exports, tick, memory_octets_at_start })
+        let state = store.data_mut();
+        state.commit();
+        let wanted = filter.set_wanted(state.subscribing.take().unwrap_or_default());
+        let wanted = Some(wanted).filter(|wanted| !wanted.is_all());
+        Ok(Self { store, filter: Arc::clone(filter), exports, tick, stop, wanted, memory_octets_at_start })
     }
 
-    /// Calls `on-batch` with `len` of the packets, from `first` on. They are edited in place if the call ends well, and
-    /// untouched if it fails. Marks are read and not written.
+    /// What it sees; `None`: all packets.
+    #[must_use]
+    pub const fn wanted(&self) -> Option<&Arc<Wanted>> {
+        self.wanted.as_ref()
+    }
+
+    /// Calls `on-batch` with a part of the packets. They are edited in place if the call ends well, and untouched if it
+    /// fails. Marks are read and not written.
     ///
     /// # Errors
     /// [`Fault`]: the instance must be thrown away.
     pub fn on_batch(
         &mut self,
         work: &mut Work,
-        first: usize,
-        len: usize,
+        part: &Part,
         budget: Budget,
-        now: CapturedAt,
+        now: impl Into<Now>,
     ) -> Result<Outcome, Fault> {
-        let call = &mut self.store.data_mut().call;
-        let number = call.begin(now, true);
+        let number = self.store.data_mut().call.begin(now.into(), true);
         set_deadline(&mut self.store, budget)?;
         let call = &mut self.store.data_mut().call;
-        (call.work, call.first, call.len) = (std::mem::take(work), first, len);
+        (call.work, call.part) = (std::mem::take(work), part.clone());
         let result = guarded(budget, || {
             let batch = Resource::new_borrow(number);
             self.exports.hep_filter_callbacks().call_on_batch(&mut self.store, batch)
         });
         let call = &mut self.store.data_mut().call;
         *work = std::mem::take(&mut call.work);
-        call.len = 0;
-        let verdicts = result.and_then(|verdicts| checked(&verdicts, len));
+        call.part = Part::default();
+        let verdicts = result.and_then(|verdicts| checked(&verdicts, part.len()));
         let verdicts = verdicts.map_err(|fault| with_refused_growth(fault, &mut self.store))?;
-        let call = &mut self.store.data_mut().call;
-        let edited = commit(call, work, first);
-        Ok(Outcome { verdicts, edited, sent: std::mem::take(&mut call.sent) })
+        let state = self.store.data_mut();
+        let state_lost = state.commit();
+        let edited = commit(&mut state.call, work, part);
+        Ok(Outcome { verdicts, edited, sent: std::mem::take(&mut state.call.sent), state_lost })
     }
 
     /// Calls `on-tick`, if the filter has it.
     ///
     /// # Errors
     /// [`Fault`]: the instance must be thrown away.
-    pub fn on_tick(&mut self, budget: Budget, now: CapturedAt) -> Result<Outcome, Fault> {
-        let Some(tick) = self.tick else { return Ok(Outcome::default()) };
+    pub fn on_tick(&mut self, budget: Budget, now: impl Into<Now>) -> Result<Outcome, Fault> {
+        self.without_packets(self.tick, budget, now.into())
+    }
+
+    /// Calls `on-stop`, if the filter has it: the instance's last call.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn on_stop(&mut self, budget: Budget, now: impl Into<Now>) -> Result<Outcome, Fault> {
+        self.without_packets(self.stop, budget, now.into())
+    }
+
+    fn without_packets(
+        &mut self,
+        function: Option<TypedFunc<(), ()>>,
+        budget: Budget,
+        now: Now,
+    ) -> Result<Outcome, Fault> {
+        let Some(function) = function else { return Ok(Outcome::default()) };
         self.store.data_mut().call.begin(now, true);
         set_deadline(&mut self.store, budget)?;
-        guarded(budget, || tick.call(&mut self.store, ()))
+        guarded(budget, || function.call(&mut self.store, ()))
             .map_err(|fault| with_refused_growth(fault, &mut self.store))?;
-        Ok(Outcome { sent: std::mem::take(&mut self.store.data_mut().call.sent), ..Outcome::default() })
+        let state = self.store.data_mut();
+        let state_lost = state.commit();
+        Ok(Outcome { sent: std::mem::take(&mut state.call.sent), state_lost, ..Outcome::default() })
     }
 
     /// The lines that the last call wrote, and how many it wrote beyond its limit. They are there if it failed, too.
@@ -234,10 +269,10 @@ fn checked(verdicts: &[callbacks::Verdict], len: usize) -> Result<Vec<Verdict>, 
 }
 
 /// Puts the edited packets in their places and gives their number.
-fn commit(call: &mut Call, work: &mut Work, first: usize) -> usize {
+fn commit(call: &mut Call, work: &mut Work, part: &Part) -> usize {
     let mut edited = 0;
-    for (index, draft) in call.drafts.drain(..).enumerate() {
-        let (Some(draft), Some(received)) = (draft, work.packets.get_mut(first + index)) else { continue };
+    for (place, draft) in part.places().zip(call.drafts.drain(..)) {
+        let (Some(draft), Some(received)) = (draft, work.packets.get_mut(place)) else { continue };
         received.packet = draft.into_packet();
         edited += 1;
     }

@@ -13,25 +13,33 @@
 //! - stack: the engine; handles and octets handed over in one host call: the store;
 //! - host calls, octets moved, packets sent, log lines of a call: the host functions ([`state::Call`]).
 
+mod belongings;
 mod bindings;
 mod cache;
 mod component;
 mod deadline;
 mod engine;
 mod fault;
+mod guest_metrics;
 mod host;
 mod instance;
 mod made;
 mod peaks;
+mod remembered;
 mod state;
+mod subscription;
 mod ticker;
 mod work;
 
+pub use belongings::{Belongings, Surroundings};
 pub use component::{Filter, LoadError, Unfit};
-pub use deadline::Budget;
+pub use deadline::{Budget, Now};
 pub use engine::{Host, HostError, Size};
 pub use fault::Fault;
+pub use guest_metrics::{GuestMetrics, MetricKind, MetricLimits, MetricSample, MetricValue};
 pub use instance::{Instance, Outcome, Sent, Verdict};
 pub use peaks::Peaks;
+pub use remembered::Remembered;
 pub use state::{Grant, LogLevel, LogLine};
-pub use work::{Mark, Work};
+pub use subscription::Wanted;
+pub use work::{Mark, Part, Work};

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
 
-use super::deadline::Deadline;
+use super::belongings::Surroundings;
+use super::deadline::{Deadline, Now};
 use super::engine::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLES_MAX};
 use super::fault::{LimitPassed, Misuse, Refused};
+use super::guest_metrics::Counted;
 use super::instance::Sent;
+use super::remembered::Changes;
 use super::ticker::Ticker;
-use super::work::Work;
-use crate::config::{CollectorId, Limit, Limits, ProtoHep};
+use super::work::{Part, Work};
+use crate::config::{CollectorId, Limit, Limits, ProtoHep, Subscription};
 use crate::message::{Backlog, Received};
-use crate::wire::{CapturedAt, Draft, Head, Packet};
+use crate::wire::{Draft, Head, Packet};
 
 /// A collector that a filter may open.
 #[derive(Clone, Debug)]
@@ -63,7 +66,9 @@ const HOST_CALLS_PER_LOOK: u64 = 16;
 pub(super) struct State {
     pub(super) limits: Limits,
     pub(super) config: Arc<BTreeMap<String, String>>,
-    pub(super) grants: Arc<[Grant]>,
+    pub(super) surroundings: Surroundings,
+    /// What `init` has said so far; `None` when it is over.
+    pub(super) subscribing: Option<Subscription>,
     /// How what the filter makes is packed.
     pub(super) proto_hep: Arc<ProtoHep>,
     /// Names of the listeners, for `sender`.
@@ -83,12 +88,11 @@ pub(super) struct State {
 pub(super) struct Call {
     /// Number of the call; the batch's handle carries it.
     pub(super) number: u32,
-    /// When it began, by our clock.
-    pub(super) now: CapturedAt,
-    /// The packets: the batch is the part from `first` on, `len` of them.
+    /// When it began, by our clocks.
+    pub(super) now: Now,
+    /// The packets, and which of them the batch is.
     pub(super) work: Work,
-    pub(super) first: usize,
-    pub(super) len: usize,
+    pub(super) part: Part,
     /// Edited packets by their index in the batch; empty as long as nothing was edited.
     pub(super) drafts: Vec<Option<Box<Draft>>>,
     /// `init` has no packets to answer for, and what it sent would be sent again with every restart.
@@ -97,6 +101,9 @@ pub(super) struct Call {
     pub(super) sent_octets: usize,
     /// How many of them there are, also when they were taken.
     pub(super) sends: usize,
+    /// What it does to what the filter remembers, and to its metrics.
+    pub(super) changes: Changes,
+    pub(super) counted: Vec<(usize, Counted)>,
     pub(super) log: Vec<LogLine>,
     /// Lines of this call, also those that were not written.
     pub(super) log_lines: usize,
@@ -156,7 +163,7 @@ impl View<'_> {
 
 impl Call {
     /// Prepares for the next call and gives its number.
-    pub(super) fn begin(&mut self, now: CapturedAt, may_send: bool) -> u32 {
+    pub(super) fn begin(&mut self, now: Now, may_send: bool) -> u32 {
         self.may_send = may_send;
         self.number = self.number.wrapping_add(1);
         self.now = now;
@@ -169,38 +176,35 @@ impl Call {
     }
 
     pub(super) fn packet(&self, index: u32) -> Option<View<'_>> {
-        let index = self.place(index)?;
+        self.view(usize::try_from(index).ok()?)
+    }
+
+    fn view(&self, index: usize) -> Option<View<'_>> {
+        let place = self.part.place(index)?;
         if let Some(Some(draft)) = self.drafts.get(index) {
             return Some(View::Edited(draft));
         }
-        self.work.packets.get(self.first + index).map(|received| View::AsReceived(&received.packet))
+        self.work.packets.get(place).map(|received| View::AsReceived(&received.packet))
     }
 
     pub(super) fn received(&self, index: u32) -> Option<&Received> {
-        let index = self.place(index)?;
-        self.work.packets.get(self.first + index)
+        self.work.packets.get(self.part.place(usize::try_from(index).ok()?)?)
     }
 
     /// All packets of the batch, with whether an earlier filter skipped them.
     pub(super) fn packets(&self) -> impl Iterator<Item = (View<'_>, bool)> {
-        let part = self.first..self.first + self.len;
-        let packets = self.work.packets.get(part.clone()).unwrap_or_default();
-        let marks = self.work.marks.get(part).unwrap_or_default();
-        packets.iter().zip(marks).enumerate().map(|(index, (received, mark))| {
-            let view = match self.drafts.get(index) {
-                Some(Some(draft)) => View::Edited(draft),
-                _ => View::AsReceived(&received.packet),
-            };
-            (view, mark.skipped)
+        self.part.places().enumerate().filter_map(|(index, place)| {
+            let skipped = self.work.marks.get(place)?.skipped;
+            Some((self.view(index)?, skipped))
         })
     }
 
     /// The packet for editing.
     pub(super) fn draft(&mut self, index: u32) -> Option<&mut Draft> {
-        let index = self.place(index)?;
-        let packet = &self.work.packets.get(self.first + index)?.packet;
+        let index = usize::try_from(index).ok()?;
+        let packet = &self.work.packets.get(self.part.place(index)?)?.packet;
         if self.drafts.is_empty() {
-            self.drafts.resize_with(self.len, || None);
+            self.drafts.resize_with(self.part.len(), || None);
         }
         let draft = self.drafts.get_mut(index)?;
         Some(draft.get_or_insert_with(|| Box::new(Draft::new(packet))))
@@ -211,10 +215,6 @@ impl Call {
         let is_over = self.deadline.is_some_and(|deadline| deadline.left().is_zero());
         if is_over { Err(Refused::TooLate) } else { Ok(()) }
     }
-
-    fn place(&self, index: u32) -> Option<usize> {
-        usize::try_from(index).ok().filter(|index| *index < self.len)
-    }
 }
 
 impl State {
@@ -222,7 +222,7 @@ impl State {
     pub(super) fn new(
         limits: Limits,
         config: Arc<BTreeMap<String, String>>,
-        grants: Arc<[Grant]>,
+        surroundings: Surroundings,
         proto_hep: Arc<ProtoHep>,
         listeners: Arc<[String]>,
         ticker: Arc<Ticker>,
@@ -230,13 +230,26 @@ impl State {
         let mut resources = ResourceTable::new();
         resources.set_max_capacity(limits.handles_max);
         let memory = Memory::new(&limits);
-        let (handles, handles_peak, call) = (0, 0, Call::default());
-        Self { limits, config, grants, proto_hep, listeners, resources, handles, handles_peak, memory, ticker, call }
+        Self {
+            limits,
+            config,
+            surroundings,
+            subscribing: Some(Subscription::default()),
+            proto_hep,
+            listeners,
+            resources,
+            handles: 0,
+            handles_peak: 0,
+            memory,
+            ticker,
+            call: Call::default(),
+        }
     }
 
     /// What the call at hand has used of what calls may, and the instance of what instances may.
-    pub(super) fn used(&self) -> [(Limit, u64); 8] {
-        let call = &self.call;
+    pub(super) fn used(&self) -> [(Limit, u64); 11] {
+        let (call, belongings) = (&self.call, &self.surroundings.belongings);
+        let (keys, octets) = belongings.remembered.used();
         [
             (Limit::MemoryOctets, wide(self.memory.octets)),
             (Limit::TableElements, wide(self.memory.elements)),
@@ -246,7 +259,20 @@ impl State {
             (Limit::Sends, wide(call.sends)),
             (Limit::SendOctets, wide(call.sent_octets)),
             (Limit::LogLines, wide(call.log_lines)),
+            (Limit::StateKeys, wide(keys)),
+            (Limit::StateOctets, wide(octets)),
+            (Limit::MetricSeries, wide(belongings.metrics.series())),
         ]
+    }
+
+    /// Remembers and counts what a call said that returned well. Gives the number of changes that found no room.
+    pub(super) fn commit(&mut self) -> u64 {
+        let Self { call, surroundings, .. } = self;
+        surroundings.belongings.metrics.apply(&mut call.counted);
+        if call.changes.is_empty() {
+            return 0;
+        }
+        surroundings.belongings.remembered.apply(&mut call.changes, call.now.wall.as_micros())
     }
 
     /// A handle for the guest.

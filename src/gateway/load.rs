@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::GatewayError;
 use crate::config::{Config, Filter as FilterConfig, FilterId, Tenant, TenantId};
-use crate::filter::{Budget, Filter, Grant, Host, LogLevel, Size};
+use crate::filter::{Budget, Filter, Grant, Host, LogLevel, Size, Surroundings};
 use crate::ledger::ids;
 use crate::message::{Backlog, wall_clock};
 use crate::tenant::TenantTable;
@@ -108,9 +108,9 @@ fn try_out(config: &Config, filter: &FilterConfig, loaded: &Arc<Filter>) -> Resu
     let name = |id: &crate::config::CollectorId| config.collectors.get(id.0).map(|collector| collector.name.clone());
     let grants =
         filter.collectors.iter().filter_map(|id| Some(Grant { id: *id, name: name(id)?, backlog: Backlog::new(0) }));
+    let surroundings = Surroundings::for_trial(grants.collect(), &filter.limits);
     let mut lines = Vec::new();
-    let started =
-        loaded.start(grants.collect(), Budget::computing(filter.limits.init_deadline), wall_clock(), &mut lines);
+    let started = loaded.start(surroundings, Budget::computing(filter.limits.init_deadline), wall_clock(), &mut lines);
     for line in lines {
         // What it says when it starts well it says again in its first real start.
         if line.level == LogLevel::Error || started.is_err() {

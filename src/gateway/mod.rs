@@ -21,8 +21,8 @@ pub use load::{LoadedFilters, check, load};
 
 use crate::admin::{self, Admin, AdminError, FilterInfo, SeatInfo, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpCollector, UdpError};
-use crate::config::{CollectorId, Config, Destination, SecretError, TenantId, Transport};
-use crate::filter::{HostError, LoadError};
+use crate::config::{CollectorId, Config, Destination, Filter, SecretError, TenantId, Transport};
+use crate::filter::{Belongings, HostError, LoadError};
 use crate::ledger::{Ledger, Rows, Totals, ids};
 use crate::listener::{BindError, Bound, bind};
 use crate::message::{Backlog, Deliver, Drain};
@@ -106,7 +106,8 @@ impl Gateway {
         let slow = SlowLane::start(sandbox.slow_threads, sandbox.slow_queue_batches, sandbox.slow_healthy_after)
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         check_collectors(config)?;
-        let (standings, evidence) = (standings(config), start_evidence(config)?);
+        let (standings, belongings) = (standings(config), belongings(config));
+        let evidence = start_evidence(config)?;
         let files = start_files(config, &ledger);
         let plan = Plan {
             config,
@@ -120,6 +121,7 @@ impl Gateway {
             keys,
             quotas: quotas(config),
             standings: &standings,
+            belongings: &belongings,
             evidence: &evidence,
         };
         let workers = match plan.start_workers(bound, workers.get()).await {
@@ -134,7 +136,7 @@ impl Gateway {
             actors.extend(worker.actors());
         }
         actors.extend(files.iter().map(|file| (format!("collector {}", file.name), file.drain.clone())));
-        let (filters, seats) = (infos(&filters), seats(config, standings));
+        let (filters, seats) = (infos(&filters), seats(config, standings, belongings));
         let view = Arc::new(View { ledger, filters, seats, actors, ready: AtomicBool::new(true) });
         let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&view))).transpose()?;
         let files = files.into_iter().map(|file| (file.arbiter, file.drain)).collect();
@@ -251,17 +253,31 @@ fn quotas(config: &Config) -> Vec<Option<Arc<Quota>>> {
     config.tenants.iter().map(|tenant| Quota::new(&tenant.quotas, now)).collect()
 }
 
-/// How each filter in a chain stands, in the order of the ledger's seats.
-fn standings(config: &Config) -> Vec<Arc<Standing>> {
-    let filters = config.tenants.iter().flat_map(|tenant| &tenant.filters);
-    filters.filter_map(|id| config.filters.get(id.0)).map(|filter| Standing::new(filter.quarantine)).collect()
+/// The filters in chains, in the order of the ledger's seats.
+fn seated(config: &Config) -> impl Iterator<Item = &Filter> {
+    let ids = config.tenants.iter().flat_map(|tenant| &tenant.filters);
+    ids.filter_map(|id| config.filters.get(id.0))
 }
 
-/// What can be seen of the filters in chains, in the order of the ledger's seats.
-fn seats(config: &Config, standings: Vec<Arc<Standing>>) -> Vec<SeatInfo> {
-    let filters = config.tenants.iter().flat_map(|tenant| &tenant.filters);
-    let filters = filters.filter_map(|id| config.filters.get(id.0));
-    filters.zip(standings).map(|(filter, standing)| SeatInfo { limits: filter.limits.clone(), standing }).collect()
+/// How each of them stands.
+fn standings(config: &Config) -> Vec<Arc<Standing>> {
+    seated(config).map(|filter| Standing::new(filter.quarantine)).collect()
+}
+
+/// What each of them has.
+fn belongings(config: &Config) -> Vec<Belongings> {
+    seated(config).map(|filter| Belongings::new(&filter.limits)).collect()
+}
+
+/// What can be seen of each of them.
+fn seats(config: &Config, standings: Vec<Arc<Standing>>, belongings: Vec<Belongings>) -> Vec<SeatInfo> {
+    let seats = seated(config).zip(standings).zip(belongings);
+    let seat = |((filter, standing), belongings): ((&Filter, _), _)| SeatInfo {
+        limits: filter.limits.clone(),
+        standing,
+        belongings,
+    };
+    seats.map(seat).collect()
 }
 
 /// Where evidence is kept, unless nobody wants it, or there is no place for it.

@@ -15,7 +15,7 @@ use crate::collector::{Counter, Encoding, STREAM_VERSION, TcpCollector, UdpColle
 use crate::config::{
     Collector, CollectorId, Config, ConfigValue, Destination, ListenerId, StreamLimits, TenantId, Transport,
 };
-use crate::filter::{Filter, Grant};
+use crate::filter::{Belongings, Filter, Grant, Surroundings};
 use crate::ledger::{Ledger, Page, SeatId, ids};
 use crate::listener::{
     Bound, CONNECTION_BATCHES_MAX, ConnectionLimits, Intake, TcpListener, UDP_BATCHES_MAX, UdpListener,
@@ -90,6 +90,7 @@ pub(super) struct Plan<'a> {
     pub(super) quotas: Vec<Option<Arc<Quota>>>,
     /// By seat.
     pub(super) standings: &'a [Arc<Standing>],
+    pub(super) belongings: &'a [Belongings],
     pub(super) evidence: &'a Option<Arc<Evidence>>,
 }
 
@@ -183,9 +184,13 @@ impl Plan<'_> {
                 else {
                     continue;
                 };
-                let Some(standing) = self.standings.get(seat.0).map(Arc::clone) else { continue };
+                let (Some(standing), Some(belongings)) =
+                    (self.standings.get(seat.0).map(Arc::clone), self.belongings.get(seat.0).cloned())
+                else {
+                    continue;
+                };
                 let (filter, settings, evidence) = (Arc::clone(filter), settings.clone(), self.evidence.clone());
-                seats.push(SeatSeed { seat, filter, settings, standing, evidence });
+                seats.push(SeatSeed { seat, filter, settings, standing, belongings, evidence });
             }
             let quota = self.quotas.get(id.0).cloned().flatten();
             seeds.push(TenantSeed { settings: tenant.clone(), seats, quota });
@@ -272,6 +277,7 @@ struct SeatSeed {
     filter: Arc<Filter>,
     settings: crate::config::Filter,
     standing: Arc<Standing>,
+    belongings: Belongings,
     evidence: Option<Arc<Evidence>>,
 }
 
@@ -348,7 +354,7 @@ impl TenantSeed {
         let mut ticks = Vec::new();
         let mut chain = Vec::new();
         for (place, seed) in seats.into_iter().enumerate() {
-            let SeatSeed { seat, filter, settings: of_filter, standing, evidence } = seed;
+            let SeatSeed { seat, filter, settings: of_filter, standing, belongings, evidence } = seed;
             if let Some(every) = of_filter.tick.filter(|_| filter.has_tick()) {
                 ticks.push((place, every));
             }
@@ -357,8 +363,9 @@ impl TenantSeed {
                 let name = collectors.get(id.0)?.clone();
                 Some(Grant { id: *id, name, backlog: Arc::clone(&outlet.backlog) })
             });
-            let (grants, on_error) = (grants.collect(), of_filter.on_error);
-            chain.push(Seat::new(seat, &settings.name, filter, grants, on_error, standing, evidence));
+            let surroundings = Surroundings { grants: grants.collect(), belongings };
+            let on_error = of_filter.on_error;
+            chain.push(Seat::new(seat, &settings.name, filter, surroundings, on_error, standing, evidence));
         }
         Home::new(Chain::new(chain, settings.on_error), settings.route, settings.lane, ticks, quota)
     }

@@ -136,6 +136,8 @@ pub enum SeatCount {
     EvidenceLost,
     /// Instances that were replaced because they had grown.
     Recycled,
+    /// Changes of what it remembers that found no room after all.
+    StateLost,
     /// Calls that took so long: no longer than [`took_within`] of the bucket, and longer than of the one before.
     Took(usize),
     /// Calls that failed.
@@ -224,7 +226,7 @@ impl Count for CollectorCount {
 }
 
 impl Count for SeatCount {
-    const WIDTH: usize = 18 + TOOK_BUCKETS + FaultKind::ALL.len();
+    const WIDTH: usize = 19 + TOOK_BUCKETS + FaultKind::ALL.len();
 
     fn place(self) -> usize {
         match self {
@@ -246,8 +248,9 @@ impl Count for SeatCount {
             Self::Evidence => 15,
             Self::EvidenceLost => 16,
             Self::Recycled => 17,
-            Self::Took(bucket) => 18 + if bucket < TOOK_BUCKETS { bucket } else { TOOK_BUCKETS - 1 },
-            Self::Faults(kind) => 18 + TOOK_BUCKETS + kind as usize,
+            Self::StateLost => 18,
+            Self::Took(bucket) => 19 + if bucket < TOOK_BUCKETS { bucket } else { TOOK_BUCKETS - 1 },
+            Self::Faults(kind) => 19 + TOOK_BUCKETS + kind as usize,
         }
     }
 }
@@ -640,6 +643,7 @@ mod tests {
             S::Evidence,
             S::EvidenceLost,
             S::Recycled,
+            S::StateLost,
         ];
         seat.extend((0..TOOK_BUCKETS).map(S::Took));
         seat.extend(FaultKind::ALL.iter().copied().map(S::Faults));

@@ -66,7 +66,12 @@ impl UdpListener {
     /// One system call, and what it brought. `false`: there was nothing.
     fn take_batch(&mut self) -> bool {
         let (receiver, datagrams) = (&mut self.receiver, &mut self.datagrams);
-        let result = self.socket.try_io(Interest::READABLE, || receiver.receive(self.socket.as_fd(), datagrams));
+        let mut receive = || receiver.receive(self.socket.as_fd(), datagrams);
+        let result = match self.draining {
+            None => self.socket.try_io(Interest::READABLE, receive),
+            // Past the runtime, which may not have heard yet of what the kernel already has.
+            Some(_) => receive(),
+        };
         match result {
             Ok(kernel_dropped) => {
                 if kernel_dropped > 0 {

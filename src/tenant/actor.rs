@@ -65,6 +65,8 @@ pub struct Chains {
     /// Jobs that the slow lane has of ours.
     away: usize,
     drained: Vec<oneshot::Sender<()>>,
+    /// The instances have had their last calls, or are about to.
+    ending: bool,
     mailbox_batches: usize,
 }
 
@@ -99,6 +101,7 @@ impl Chains {
             incoming_results: Some(incoming_results),
             away: 0,
             drained: Vec::new(),
+            ending: false,
             mailbox_batches,
         }
     }
@@ -176,6 +179,10 @@ impl Chains {
                     }
                 }
             },
+            Job::LastCalls => {
+                let sent = chain.last_calls(&mut tally);
+                self.settle_sent(sent, tally);
+            }
         }
     }
 
@@ -195,7 +202,7 @@ impl Chains {
                 writing.tenant_less(tenant, TenantCount::InFlight, packets);
                 writing.tenant(tenant, TenantCount::Dropped(DropReason::SlowLaneFull), packets);
             }
-            Submitted::Full(Job::Tick(_)) => {}
+            Submitted::Full(Job::Tick(_) | Job::LastCalls) => {}
             Submitted::Gone(job) => {
                 if let Some(home) = self.homes.get_mut(tenant.0) {
                     home.limbo.push_back(job);
@@ -264,7 +271,16 @@ impl Chains {
     }
 
     fn answer_drains(&mut self) {
-        if self.away == 0 && self.homes.iter().all(|home| home.limbo.is_empty()) {
+        let is_idle = |chains: &Self| chains.away == 0 && chains.homes.iter().all(|home| home.limbo.is_empty());
+        if self.drained.is_empty() || !is_idle(self) {
+            return;
+        }
+        if !std::mem::replace(&mut self.ending, true) {
+            for tenant in 0..self.homes.len() {
+                self.process(TenantId(tenant), Job::LastCalls, false);
+            }
+        }
+        if is_idle(self) {
             for drained in self.drained.drain(..) {
                 // Who asked may have lost patience.
                 let _ = drained.send(());
@@ -394,7 +410,7 @@ impl StreamHandler<Finished> for Chains {
                 self.away = self.away.saturating_sub(1);
                 self.settle_batch(tenant, done, tally);
             }
-            Finished::Tick(sent, tally) => {
+            Finished::Sent(sent, tally) => {
                 self.away = self.away.saturating_sub(1);
                 self.settle_sent(sent, tally);
             }

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use super::seat::{Moment, NoOutcome, Seat, Tally};
 use crate::config::OnError;
-use crate::filter::{Fault, Outcome, Sent, Verdict, Work};
+use crate::filter::{Fault, Outcome, Part, Sent, Verdict, Wanted, Work};
 use crate::ledger::{FaultKind, SeatCount};
-use crate::message::wall_clock;
 
 /// Packets of one call. Measured: a batch of 32 has nearly all of the gain of a large one, and 64 are what a listener
 /// takes at once.
@@ -99,15 +98,25 @@ impl Run {
         self.work.sweep();
     }
 
-    /// The packets of the next call: how many from `done` on.
-    fn next_call(&self) -> usize {
+    /// The packets of the next call, from `done` on, and where the ones after it begin.
+    fn next_call(&self, wanted: Option<&Wanted>) -> (Part, usize) {
         let rest = self.work.packets.get(self.done..).unwrap_or_default();
-        let mut octets = 0;
-        let fits = rest.iter().take(CALL_PACKETS_MAX).take_while(|received| {
-            octets += received.packet.octets().len();
-            octets <= CALL_OCTETS_MAX
-        });
-        fits.count().max(rest.len().min(1))
+        let (mut octets, mut calls, mut end, mut picked) = (0, 0, self.done, Vec::new());
+        for received in rest {
+            if wanted.is_none_or(|wanted| wanted.wants(&received.packet)) {
+                octets += received.packet.octets().len();
+                if calls == CALL_PACKETS_MAX || (calls > 0 && octets > CALL_OCTETS_MAX) {
+                    break;
+                }
+                calls += 1;
+                if wanted.is_some() {
+                    picked.push(end);
+                }
+            }
+            end += 1;
+        }
+        let part = if wanted.is_some() { Part::picked(picked) } else { Part::run(self.done, calls) };
+        (part, end)
     }
 }
 
@@ -126,7 +135,7 @@ impl Chain {
 
     /// Takes a batch through the filters, as far as it comes. `may_move`: a missed deadline ends the run here.
     pub(super) fn run(&mut self, mut run: Run, lane: Lane, may_move: bool, tally: &mut Tally) -> Ran {
-        let at = Moment { lane, may_move, now: Instant::now(), wall: wall_clock() };
+        let at = Moment::here(lane, may_move);
         while run.seat < self.seats.len() {
             while run.done < run.work.len() {
                 if !self.call(&mut run, at, tally) {
@@ -150,7 +159,7 @@ impl Chain {
         may_move: bool,
         tally: &mut Tally,
     ) -> Result<Vec<Sent>, Fault> {
-        let at = Moment { lane, may_move, now: Instant::now(), wall: wall_clock() };
+        let at = Moment::here(lane, may_move);
         let Some(seat) = self.seats.get_mut(seat) else { return Ok(Vec::new()) };
         let began = Instant::now();
         let result = seat.on_tick(at, tally);
@@ -161,7 +170,7 @@ impl Chain {
                 Ok(outcome.sent)
             }
             Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault)) => {
-                seat.strike(&fault, &[], at, tally);
+                seat.strike(&fault, Vec::new(), at, tally);
                 Err(fault)
             }
             Err(NoOutcome::Waiting | NoOutcome::Quarantined) => Ok(Vec::new()),
@@ -183,38 +192,46 @@ impl Chain {
         self.seats.iter().map(Seat::fast_deadline).min().unwrap_or(Duration::MAX)
     }
 
-    /// One call for the packets from `run.done` on, and more of them if it traps: they are called again in halves until
-    /// the one that traps stands alone. `false`: it missed the short deadline.
+    /// One call for the packets from `run.done` on that the filter wants, and more of them if it traps: they are called
+    /// again in halves until the one that traps stands alone. `false`: it missed the short deadline.
     fn call(&mut self, run: &mut Run, at: Moment, tally: &mut Tally) -> bool {
         let Some(seat) = self.seats.get_mut(run.seat) else { return true };
-        let mut pending = vec![run.next_call()];
+        let (part, end) = run.next_call(seat.wanted().as_deref());
+        let mut pending = if part.is_empty() { Vec::new() } else { vec![part] };
         let mut restarts = RESTARTS_MAX;
-        while let Some(len) = pending.pop() {
+        while let Some(part) = pending.pop() {
             let began = Instant::now();
-            let result = seat.on_batch(&mut run.work, run.done, len, at, tally);
+            let result = seat.on_batch(&mut run.work, &part, at, tally);
             self.longest_call = self.longest_call.max(began.elapsed());
             match result {
-                Ok(outcome) => take_outcome(run, seat, len, outcome, at, tally),
+                Ok(outcome) => take_outcome(run, seat, &part, outcome, at, tally),
                 Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault))
                     if at.may_move && fault.kind == FaultKind::Deadline =>
                 {
                     tally.push((seat.id(), SeatCount::MovedToSlowLane, 1));
                     seat.forgive_start();
+                    // What stands between the packets of this call was not wanted anyway.
+                    run.done = part.place(0).unwrap_or(run.done);
                     run.sweep();
                     return false;
                 }
-                Err(NoOutcome::Failed(fault)) if len > 1 && restarts > 0 && is_worth_halving(fault.kind) => {
+                Err(NoOutcome::Failed(fault)) if part.len() > 1 && restarts > 0 && is_worth_halving(fault.kind) => {
                     restarts -= 1;
-                    pending.push(len.div_ceil(2));
-                    pending.push(len / 2);
-                    continue;
+                    let [left, right] = part.halves();
+                    pending.extend([right, left]);
                 }
-                Err(failure) => take_failure(run, seat, len, &failure, at, tally),
+                Err(failure) => take_failure(run, seat, &part, &failure, at, tally),
             }
-            run.done += len;
         }
+        run.done = end;
         run.sweep();
         true
+    }
+
+    /// The last call of every instance. What they send.
+    pub(super) fn last_calls(&mut self, tally: &mut Tally) -> Vec<Sent> {
+        let at = Moment::here(Lane::Slow, false);
+        self.seats.iter_mut().flat_map(|seat| seat.last_call(at, tally)).collect()
     }
 
     /// What the chain as a whole says of each packet.
@@ -240,10 +257,10 @@ const fn is_worth_halving(kind: FaultKind) -> bool {
     matches!(kind, FaultKind::Trap | FaultKind::Limit | FaultKind::BadResult | FaultKind::HostPanic)
 }
 
-fn take_outcome(run: &mut Run, seat: &mut Seat, len: usize, outcome: Outcome, at: Moment, tally: &mut Tally) {
-    let marks = run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default();
+fn take_outcome(run: &mut Run, seat: &mut Seat, part: &Part, outcome: Outcome, at: Moment, tally: &mut Tally) {
     let (mut skipped, mut dropped) = (0, 0);
-    for (mark, verdict) in marks.iter_mut().zip(&outcome.verdicts) {
+    for (place, verdict) in part.places().zip(&outcome.verdicts) {
+        let Some(mark) = run.work.marks.get_mut(place) else { continue };
         match verdict {
             Verdict::Pass => {}
             Verdict::Skip => {
@@ -257,7 +274,7 @@ fn take_outcome(run: &mut Run, seat: &mut Seat, len: usize, outcome: Outcome, at
         }
     }
     run.counts.dropped += dropped;
-    let packets = wide(len);
+    let packets = wide(part.len());
     tally.extend([
         (seat.id(), SeatCount::Packets, packets),
         (seat.id(), SeatCount::Passed, packets - skipped - dropped),
@@ -270,8 +287,9 @@ fn take_outcome(run: &mut Run, seat: &mut Seat, len: usize, outcome: Outcome, at
     seat.count_drops(packets, dropped, at.now, tally);
 }
 
-fn take_failure(run: &mut Run, seat: &mut Seat, len: usize, failure: &NoOutcome, at: Moment, tally: &mut Tally) {
-    for mark in run.work.marks.get_mut(run.done..run.done + len).unwrap_or_default() {
+fn take_failure(run: &mut Run, seat: &mut Seat, part: &Part, failure: &NoOutcome, at: Moment, tally: &mut Tally) {
+    for place in part.places() {
+        let Some(mark) = run.work.marks.get_mut(place) else { continue };
         match seat.on_error() {
             Some(OnError::Pass) => {}
             Some(OnError::Drop) => {
@@ -281,9 +299,9 @@ fn take_failure(run: &mut Run, seat: &mut Seat, len: usize, failure: &NoOutcome,
             None => mark.failures += 1,
         }
     }
-    tally.push((seat.id(), SeatCount::Failed, wide(len)));
+    tally.push((seat.id(), SeatCount::Failed, wide(part.len())));
     if let NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault) = failure {
-        let packets = run.work.packets.get(run.done..run.done + len).unwrap_or_default();
+        let packets = part.places().filter_map(|place| run.work.packets.get(place).cloned()).collect();
         seat.strike(fault, packets, at, tally);
     }
 }

@@ -1,16 +1,18 @@
 //! A filter in a tenant's chain: its instance, from the first packet to the failure that ends it, and the next one.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::chain::Lane;
+use super::chain::{Lane, wide};
 use super::evidence::{Case, Evidence, Exhibit, calendar};
 use super::standing::{Drops, Standing};
 use crate::config::{Limit, OnError};
-use crate::filter::{Budget, Fault, Filter, Grant, Instance, LogLevel, LogLine, Outcome, Work};
+use crate::filter::{
+    Budget, Fault, Filter, Instance, LogLevel, LogLine, Now, Outcome, Part, Sent, Surroundings, Wanted, Work,
+};
 use crate::ledger::{FaultKind, SeatCount, SeatId, took_bucket};
-use crate::message::Received;
+use crate::message::{Received, wall_clock};
 use crate::pace::{Backoff, Repeated};
 use crate::wire::CapturedAt;
 
@@ -31,7 +33,7 @@ pub struct Seat {
     id: SeatId,
     tenant: String,
     filter: Arc<Filter>,
-    grants: Arc<[Grant]>,
+    surroundings: Surroundings,
     on_error: Option<OnError>,
     instance: Option<Instance>,
     backoff: Backoff,
@@ -63,7 +65,7 @@ impl Seat {
         id: SeatId,
         tenant: &str,
         filter: Arc<Filter>,
-        grants: Arc<[Grant]>,
+        surroundings: Surroundings,
         on_error: Option<OnError>,
         standing: Arc<Standing>,
         evidence: Option<Arc<Evidence>>,
@@ -73,7 +75,7 @@ impl Seat {
             id,
             tenant: tenant.to_owned(),
             filter,
-            grants,
+            surroundings,
             on_error,
             instance: None,
             backoff: Backoff::new(first, longest),
@@ -98,8 +100,7 @@ impl Seat {
     pub(super) fn on_batch(
         &mut self,
         work: &mut Work,
-        first: usize,
-        len: usize,
+        part: &Part,
         at: Moment,
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
@@ -111,8 +112,49 @@ impl Seat {
         let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Err(NoOutcome::Waiting) };
         let began = Instant::now();
-        let result = instance.on_batch(work, first, len, budget, at.wall);
+        let result = instance.on_batch(work, part, budget, at.now());
         self.finish_call(began, at.lane, result, tally)
+    }
+
+    /// What the filter sees; `None`: all packets.
+    pub(super) fn wanted(&self) -> Option<Arc<Wanted>> {
+        match &self.instance {
+            Some(instance) => instance.wanted().cloned(),
+            None => Some(self.filter.wanted()).filter(|wanted| !wanted.is_all()),
+        }
+    }
+
+    /// The last call of the instance, if there is one; it is gone then. It may take as long as a call in the slow lane.
+    pub(super) fn last_call(&mut self, at: Moment, tally: &mut Tally) -> Vec<Sent> {
+        let Some(mut instance) = self.instance.take().filter(|_| self.filter.has_last_call()) else {
+            return Vec::new();
+        };
+        let began = Instant::now();
+        let result = instance.on_stop(Budget::computing(self.filter.limits().slow_deadline), at.now());
+        self.count_call(&mut instance, Lane::Slow, began, tally);
+        match result {
+            Ok(outcome) => {
+                tally.push((self.id, SeatCount::Calls, 1));
+                tally.push((self.id, SeatCount::Sent, wide(outcome.sent.len())));
+                outcome.sent
+            }
+            Err(fault) => {
+                self.note(&fault, began, tally);
+                Vec::new()
+            }
+        }
+    }
+
+    /// What a call took, used and wrote, well or not.
+    fn count_call(&mut self, instance: &mut Instance, lane: Lane, began: Instant, tally: &mut Tally) {
+        let took = began.elapsed();
+        tally.push((self.id, SeatCount::Nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
+        tally.push((self.id, SeatCount::Took(took_bucket(took)), 1));
+        instance.raise(self.standing.peaks());
+        let deadline = if lane == Lane::Fast { Limit::FastDeadline } else { Limit::SlowDeadline };
+        self.standing.peaks().raise(deadline, micros(took));
+        let (lines, unwritten) = instance.take_log();
+        self.write_log(lines, unwritten, began, tally);
     }
 
     /// Calls `on-tick`, if there is an instance.
@@ -124,7 +166,7 @@ impl Seat {
         let budget = self.budget(at.lane);
         let Some(instance) = &mut self.instance else { return Ok(Outcome::default()) };
         let began = Instant::now();
-        let result = instance.on_tick(budget, at.wall);
+        let result = instance.on_tick(budget, at.now());
         self.finish_call(began, at.lane, result, tally)
     }
 
@@ -135,20 +177,17 @@ impl Seat {
         result: Result<Outcome, Fault>,
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
-        let took = began.elapsed();
-        tally.push((self.id, SeatCount::Nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
-        tally.push((self.id, SeatCount::Took(took_bucket(took)), 1));
-        if let Some(instance) = &mut self.instance {
-            instance.raise(self.standing.peaks());
-            let deadline = if lane == Lane::Fast { Limit::FastDeadline } else { Limit::SlowDeadline };
-            self.standing.peaks().raise(deadline, micros(took));
-            let (lines, unwritten) = instance.take_log();
-            self.write_log(lines, unwritten, began, tally);
+        if let Some(mut instance) = self.instance.take() {
+            self.count_call(&mut instance, lane, began, tally);
+            self.instance = Some(instance);
         }
         match result {
-            Ok(outcome) => {
+            Ok(mut outcome) => {
                 tally.push((self.id, SeatCount::Calls, 1));
-                self.recycle_if_grown(tally);
+                if outcome.state_lost > 0 {
+                    tally.push((self.id, SeatCount::StateLost, outcome.state_lost));
+                }
+                outcome.sent.extend(self.recycle_if_grown(tally));
                 Ok(outcome)
             }
             Err(fault) => {
@@ -171,7 +210,7 @@ impl Seat {
             if at.may_move { Budget::wall(limits.fast_deadline) } else { Budget::computing(limits.init_deadline) };
         let mut lines = Vec::new();
         let began = Instant::now();
-        let started = self.filter.start(Arc::clone(&self.grants), budget, at.wall, &mut lines);
+        let started = self.filter.start(self.surroundings.clone(), budget, at.now(), &mut lines);
         self.standing.peaks().raise(Limit::InitDeadline, micros(began.elapsed()));
         self.write_log(lines, 0, at.now, tally);
         match started {
@@ -191,16 +230,19 @@ impl Seat {
         }
     }
 
-    /// Guests that live long may leak: one that has grown far beyond what it began with begins anew.
-    fn recycle_if_grown(&mut self, tally: &mut Tally) {
-        let Some(instance) = &self.instance else { return };
+    /// Guests that live long may leak: one that has grown far beyond what it began with begins anew. What it sends with
+    /// its last call.
+    fn recycle_if_grown(&mut self, tally: &mut Tally) -> Vec<Sent> {
+        let Some(instance) = &self.instance else { return Vec::new() };
         let (octets, at_start) = (instance.memory_octets(), instance.memory_octets_at_start());
-        if self.filter.limits().recycle_octets().is_some_and(|most| octets >= most) && octets > at_start {
-            self.instance = None;
-            tally.push((self.id, SeatCount::Recycled, 1));
-            let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
-            tracing::debug!(tenant, filter, octets, at_start, "instance replaced: it had grown");
+        let has_grown = self.filter.limits().recycle_octets().is_some_and(|most| octets >= most) && octets > at_start;
+        if !has_grown {
+            return Vec::new();
         }
+        tally.push((self.id, SeatCount::Recycled, 1));
+        let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
+        tracing::debug!(tenant, filter, octets, at_start, "instance replaced: it had grown");
+        self.last_call(Moment::here(Lane::Slow, false), tally)
     }
 
     /// Counts what it has dropped; too much of it is quarantine.
@@ -211,7 +253,7 @@ impl Seat {
     }
 
     /// Holds a fault against the filter, and keeps the packets of the call.
-    pub(super) fn strike(&mut self, fault: &Fault, packets: &[Received], at: Moment, tally: &mut Tally) {
+    pub(super) fn strike(&mut self, fault: &Fault, packets: Vec<Received>, at: Moment, tally: &mut Tally) {
         // That our own thread is late is not its fault; nor is a short deadline that it may miss once before it gets
         // the full one.
         if fault.kind == FaultKind::TickerLate || (fault.kind == FaultKind::Deadline && at.may_move) {
@@ -229,7 +271,7 @@ impl Seat {
         }
     }
 
-    fn keep(&self, fault: &Fault, packets: &[Received], at: Moment, tally: &mut Tally) {
+    fn keep(&self, fault: &Fault, packets: Vec<Received>, at: Moment, tally: &mut Tally) {
         let Some(evidence) = &self.evidence else { return };
         let case = Case {
             at: calendar(at.wall),
@@ -241,7 +283,7 @@ impl Seat {
             packets: packets.len(),
             config: BTreeMap::clone(self.filter.shown_config()),
         };
-        let kept = evidence.keep(Exhibit { case, at: at.wall, packets: packets.to_vec() });
+        let kept = evidence.keep(Exhibit { case, at: at.wall, packets });
         tally.push((self.id, if kept { SeatCount::Evidence } else { SeatCount::EvidenceLost }, 1));
     }
 
@@ -324,4 +366,22 @@ pub(super) struct Moment {
     pub(super) now: Instant,
     /// The same by the calendar.
     pub(super) wall: CapturedAt,
+}
+
+impl Moment {
+    /// This moment, by both clocks.
+    pub(super) fn here(lane: Lane, may_move: bool) -> Self {
+        Self { lane, may_move, now: Instant::now(), wall: wall_clock() }
+    }
+
+    /// As a guest may know it.
+    fn now(self) -> Now {
+        Now { wall: self.wall, monotonic: self.now.saturating_duration_since(beginning()) }
+    }
+}
+
+/// The moment that guests count from.
+fn beginning() -> Instant {
+    static BEGINNING: OnceLock<Instant> = OnceLock::new();
+    *BEGINNING.get_or_init(Instant::now)
 }

@@ -32,6 +32,8 @@ pub(super) enum Job {
     Batch(Run, Option<Arc<OwnedSemaphorePermit>>),
     /// Call a filter's `on-tick`.
     Tick(usize),
+    /// Make the last call of every instance.
+    LastCalls,
 }
 
 impl Job {
@@ -39,7 +41,7 @@ impl Job {
     fn packets(&self) -> u64 {
         match self {
             Self::Batch(run, _) => wide(run.len()),
-            Self::Tick(_) => 0,
+            Self::Tick(_) | Self::LastCalls => 0,
         }
     }
 }
@@ -49,8 +51,8 @@ impl Job {
 pub(super) enum Finished {
     /// A batch is through.
     Batch(TenantId, Done, Tally),
-    /// A tick is done.
-    Tick(Vec<Sent>, Tally),
+    /// A call without packets is done.
+    Sent(Vec<Sent>, Tally),
     /// We panicked over a job: so many packets of it are lost. The chain goes on with new instances.
     Lost(TenantId, u64),
     /// The chain has behaved for long enough, has nothing to do, and comes home.
@@ -255,7 +257,11 @@ fn work(id: ChainId, chain: &mut Chain, job: Job) -> Finished {
         }
         Job::Tick(seat) => {
             let sent = chain.tick(seat, Lane::Slow, false, &mut tally).unwrap_or_default();
-            Finished::Tick(sent, tally)
+            Finished::Sent(sent, tally)
+        }
+        Job::LastCalls => {
+            let sent = chain.last_calls(&mut tally);
+            Finished::Sent(sent, tally)
         }
     }
 }

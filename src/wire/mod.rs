@@ -2,7 +2,7 @@
 //!
 //! [`decode()`] turns the octets of one packet into a [`Packet`]: a few scalars and spans over the very octets that came.
 //! [`Draft`] edits a packet, [`Pack`] makes one, [`Framer`] cuts a TCP stream into packets, [`inflate()`] reads a
-//! compressed payload.
+//! compressed payload, [`sip_method()`] and [`sip_header()`] look into one that is SIP.
 //!
 //! The contract, for every function here and on every input:
 //! - nothing panics, loops without end, or reads beyond what it was given; the work is linear in the octets given;
@@ -28,6 +28,7 @@ mod inflate;
 mod pack;
 mod packet;
 mod rejected;
+mod sip;
 
 pub use agent_id::AgentIdOrder;
 pub use chunk::{Chunk, ChunkId, Chunks, GENERIC, Generic, Shape, Vendor};
@@ -38,6 +39,7 @@ pub use inflate::{InflateError, InflateLimits, deflate, inflate};
 pub use pack::{Missing, Pack, PackError, repack};
 pub use packet::{CapturedAt, Head, Packet, Payload, PayloadType, Span, Version};
 pub use rejected::{RejectReason, Rejected};
+pub use sip::{SIP_OCTETS_MAX, sip_header, sip_method};
 
 /// Octets of the HEP3 header: magic and stated length.
 pub const HEADER_OCTETS: usize = 6;

@@ -22,6 +22,7 @@ const SAYS_SKIP: Guest<'_> = Guest {
           (local.set $i (i32.add (local.get $i) (i32.const 1)))
           (br $next)))"#,
     on_tick: "",
+    on_stop: "",
 };
 
 /// Opens the collector `side` and relays every packet to it, so many times.
@@ -169,7 +170,7 @@ fn a_filter_relays_to_a_second_collector_and_skips_the_route() {
     let side = UdpSink::new();
     let (definitions, on_batch) = relays(1);
     let relay =
-        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, on_tick: "" };
+        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, ..Guest::default() };
     let mut setup = Setup::new();
     setup.config += &collector("side", &side.to());
     let setup = setup.filter("relay", relay, "collectors = [\"side\"]").filter("by-first", BY_FIRST_OCTET, "");
@@ -189,7 +190,7 @@ fn a_filter_that_floods_sends_no_more_than_it_may() {
     let side = UdpSink::new();
     let (definitions, on_batch) = relays(1_000);
     let flood =
-        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, on_tick: "" };
+        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, ..Guest::default() };
     let mut setup = Setup::new();
     setup.config += &collector("side", &side.to());
     let setup = setup.filter("flood", flood, "collectors = [\"side\"]\nlimits = { sends_max = 5 }");
@@ -207,7 +208,7 @@ fn a_filter_that_floods_sends_no_more_than_it_may() {
 fn a_filter_that_wants_a_collector_it_was_not_granted_keeps_the_gateway_from_starting() {
     let (definitions, on_batch) = relays(1);
     let relay =
-        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, on_tick: "" };
+        Guest { imports: SENDING, definitions: &definitions, init: OPEN_SIDE, on_batch: &on_batch, ..Guest::default() };
     let folder = tempfile::tempdir().unwrap();
     guest::write(folder.path(), "relay", relay);
     let config = [BOTH_LISTENERS, &collector("side", "hep_udp:127.0.0.1:9"), &filter("relay", ""), &{

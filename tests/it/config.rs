@@ -129,7 +129,7 @@ fn every_key_that_is_known_stands_in_the_manual() {
     }
     assert!(known.len() > 70, "{known:?}");
     // Tables, which have headers instead.
-    let tables = ["match", "limits", "sni", "config", "quarantine"];
+    let tables = ["match", "limits", "sni", "config", "quarantine", "subscription"];
     let missing: Vec<&String> = known.iter().filter(|key| !tables.contains(&key.as_str()) && !is_set(key)).collect();
     assert!(missing.is_empty(), "{missing:?}");
 }
@@ -183,6 +183,11 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         ("[gateway]\n", "evidence_octets_max", 0, 1 << 40),
         ("[gateway]\n", "evidence_per_filter_max", 1, 100_000),
         (limits, "recycle_percent", 1, 100),
+        (limits, "state_keys_max", 0, 1_000_000),
+        (limits, "state_octets_max", 0, 1 << 30),
+        (limits, "metrics_max", 0, 1_000),
+        (limits, "metric_series_max", 0, 100_000),
+        (limits, "metric_label_octets_max", 1, 1_024),
         (quarantine, "strikes_max", 0, 10_000),
         (quarantine, "drop_percent_max", 0, 100),
         (limits, "memory_octets_max", 65_536, 1 << 30),
@@ -232,6 +237,7 @@ fn every_time_is_taken_at_its_edges_and_refused_one_beyond() {
         (quarantine, "strikes_window", "999ms", "1s", "1d", "86400001ms"),
         (quarantine, "cool_down", "", "0s", "30d", "2592000001ms"),
         (quarantine, "drop_window", "999ms", "1s", "1d", "86400001ms"),
+        (limits, "clock_grain", "0s", "1ms", "1h", "3600001ms"),
         (limits, "fast_deadline", "0s", "1ms", "60s", "60001ms"),
         (limits, "slow_deadline", "0s", "1ms", "1m", "60001ms"),
         (limits, "init_deadline", "0s", "1ms", "1m", "60001ms"),

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use hepgate::filter::{Budget, LoadError, Verdict};
+use hepgate::filter::{Budget, LoadError, Part, Verdict};
 use hepgate::ledger::FaultKind;
 
 use crate::support::bench::{Bench, NOW, call, fault_of, load, work};
@@ -229,7 +229,8 @@ fn host_calls_in_a_row_end_at_the_deadline_too() {
     let mut bench = Bench::new(guest);
     let mut instance = bench.start().unwrap();
     let mut work = work(&[b"one"]);
-    let fault = instance.on_batch(&mut work, 0, 1, Budget::computing(Duration::from_nanos(1)), NOW).unwrap_err();
+    let fault =
+        instance.on_batch(&mut work, &Part::run(0, 1), Budget::computing(Duration::from_nanos(1)), NOW).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Deadline, "{fault}");
     assert!(fault.text.contains("in host calls"), "{fault}");
 }
@@ -414,7 +415,7 @@ fn a_packet_is_not_made_of_empty_parts_without_end() {
         let mut bench = Bench::with(guest, |filter| filter.limits.host_calls_max = 100_000);
         let mut instance = bench.start().unwrap();
         let budget = Budget::computing(Duration::from_secs(5));
-        let outcome = instance.on_batch(&mut work(&[b"one"]), 0, 1, budget, NOW).unwrap();
+        let outcome = instance.on_batch(&mut work(&[b"one"]), &Part::run(0, 1), budget, NOW).unwrap();
         assert_eq!(outcome.verdicts, [verdict], "{times}");
     }
 }

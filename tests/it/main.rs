@@ -40,6 +40,8 @@ mod listeners;
 mod migration;
 /// Ways in which octets go wrong.
 mod mutate;
+/// What a filter has beyond its instances: what it remembers and counts, its clocks, what it subscribes to, its last call.
+mod possessions;
 /// What real senders do that the specification does not say, through a running gateway.
 mod quirks;
 /// `hepgate send` brings a capture to a collector.

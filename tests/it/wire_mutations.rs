@@ -4,7 +4,7 @@ use hepgate::wire::deflate;
 
 use crate::corpus;
 use crate::laws::dice::Dice;
-use crate::laws::{decoding, editing, framing, inflating, packing, repacking};
+use crate::laws::{decoding, editing, framing, inflating, packing, repacking, scanning};
 use crate::mutate::mutate;
 
 /// Rounds unless `HEPGATE_FUZZ_ROUNDS` says otherwise: a few seconds in a debug build.
@@ -34,6 +34,12 @@ fn one_round(round: u64, seeds: &[Vec<u8>]) {
     // What stands behind the packet says how it is edited and how the stream is split.
     editing(&[&octets[..], &script].concat());
     packing(&script);
+    // Most of them begin with SIP behind the chunks: scan what is there from any octet on.
+    let sip = octets.windows(4).position(|part| part == b"SIP/").unwrap_or(0);
+    let line = octets[..sip].iter().rposition(|octet| *octet == b'\x0f' || *octet < b' ').map_or(sip, |at| at + 1);
+    if round.is_multiple_of(8) {
+        scanning(&octets[line.min(octets.len())..]);
+    }
     if round.is_multiple_of(64) {
         // Costs more than all of the others together: deflate begins with a table of 64 KiB.
         inflating(&mutate(deflate(&octets).unwrap(), &octets, &mut dice));

@@ -12,9 +12,11 @@ mod draft;
 mod framer;
 mod inflate;
 mod pack;
+mod sip;
 
 pub(crate) use decode::decoding;
 pub(crate) use draft::editing;
 pub(crate) use framer::framing;
 pub(crate) use inflate::inflating;
 pub(crate) use pack::{packing, repacking};
+pub(crate) use sip::scanning;

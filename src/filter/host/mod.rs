@@ -1,11 +1,15 @@
 //! What guests can call, one file for each interface of `wit/`. Every function begins with `charge`, does work that is
 //! linear in what it moves, and touches nothing but the call's own state.
 
+mod clock;
 mod config;
 mod log;
+pub(super) mod metrics;
 mod packets;
 mod packing;
 mod sending;
+mod state;
+mod subscription;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 

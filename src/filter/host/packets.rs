@@ -9,7 +9,7 @@ use super::super::state::{BatchHandle, State, View};
 use super::{
     body_of, chunk_id, from_wit_endpoint, narrow, to_wit_address, to_wit_edit_error, to_wit_endpoint, value_of,
 };
-use crate::wire::{CapturedAt, ChunkId, Draft, Payload, PayloadType};
+use crate::wire::{CapturedAt, ChunkId, Draft, Payload, PayloadType, SIP_OCTETS_MAX, sip_header, sip_method};
 
 /// Bits of `scalars.marks`.
 const COMPRESSED: u8 = 1;
@@ -26,12 +26,12 @@ impl HostBatch for State {
     fn len(&mut self, batch: Handle) -> wasmtime::Result<u32> {
         self.check_batch(&batch)?;
         self.charge(0)?;
-        Ok(narrow(self.call.len))
+        Ok(narrow(self.call.part.len()))
     }
 
     fn scalars(&mut self, batch: Handle) -> wasmtime::Result<Vec<Scalars>> {
         self.check_batch(&batch)?;
-        self.charge(self.call.len * size_of::<Scalars>())?;
+        self.charge(self.call.part.len() * size_of::<Scalars>())?;
         Ok(self.call.packets().map(|(packet, skipped)| scalars_of(&packet, skipped)).collect())
     }
 
@@ -95,6 +95,23 @@ impl HostBatch for State {
     fn agent_name(&mut self, batch: Handle, index: u32) -> wasmtime::Result<Option<Vec<u8>>> {
         self.check_batch(&batch)?;
         self.body_of(index, ChunkId::AGENT_NAME)
+    }
+
+    fn sip_method(&mut self, batch: Handle, index: u32) -> wasmtime::Result<Option<String>> {
+        self.check_batch(&batch)?;
+        self.charge_sip(index)?;
+        let method = self.call.packet(index).and_then(|packet| sip_method(packet.payload()).map(<[u8]>::to_vec));
+        // A method is a token, so it is text.
+        Ok(method.and_then(|method| String::from_utf8(method).ok()))
+    }
+
+    fn sip_header(&mut self, batch: Handle, index: u32, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        self.check_batch(&batch)?;
+        self.charge_sip(index)?;
+        let packet = self.call.packet(index);
+        let value = packet.and_then(|packet| sip_header(packet.payload(), name.as_bytes()).map(<[u8]>::to_vec));
+        self.charge(name.len() + value.as_ref().map_or(0, Vec::len))?;
+        Ok(value)
     }
 
     fn sender(&mut self, batch: Handle, index: u32) -> wasmtime::Result<Sender> {
@@ -179,7 +196,7 @@ impl HostBatch for State {
 
 impl State {
     fn no_such_packet(&self, index: u32) -> Misuse {
-        Misuse::NoSuchPacket { index, len: self.call.len }
+        Misuse::NoSuchPacket { index, len: self.call.part.len() }
     }
 
     fn body_of(&mut self, index: u32, id: ChunkId) -> wasmtime::Result<Option<Vec<u8>>> {
@@ -204,6 +221,13 @@ impl State {
             return Ok(Err(EditError::Other(format!("{id} cannot be set by itself: {why}"))));
         }
         self.edit(batch, index, body.len(), |draft| edit(draft, id, body))
+    }
+
+    /// To look into SIP costs what is looked at.
+    fn charge_sip(&mut self, index: u32) -> wasmtime::Result<()> {
+        let octets = self.call.packet(index).ok_or_else(|| self.no_such_packet(index))?.payload().len();
+        self.charge(octets.min(SIP_OCTETS_MAX))?;
+        Ok(())
     }
 
     /// An edit costs what it hands over and what the packet has, as most edits write the packet anew.

@@ -146,7 +146,7 @@ impl State {
         let pack = Pack {
             ip_protocol,
             flow: Some((source, destination)),
-            captured_at: Some(self.call.now),
+            captured_at: Some(self.call.now.wall),
             payload_type: PayloadType(payload_type),
             agent_id: self.proto_hep.hep_capture_id.into(),
             chunks: Vec::new(),

@@ -18,7 +18,7 @@ impl Host for State {}
 impl HostCollector for State {
     fn open(&mut self, name: String) -> wasmtime::Result<Result<Handle, OpenError>> {
         self.charge(name.len())?;
-        let Some(place) = self.grants.iter().position(|grant| grant.name == name) else {
+        let Some(place) = self.surroundings.grants.iter().position(|grant| grant.name == name) else {
             return Ok(Err(OpenError::NotGranted));
         };
         Ok(Ok(self.push(OpenCollector(place))?))
@@ -38,7 +38,7 @@ impl HostCollector for State {
         id2: String,
     ) -> wasmtime::Result<Result<(), SendError>> {
         let agent_id = self.proto_hep.hep_capture_id.into();
-        let Some(pack) = MadePacket::correlate(self.call.now, agent_id, [(type1, id1), (type2, id2)]) else {
+        let Some(pack) = MadePacket::correlate(self.call.now.wall, agent_id, [(type1, id1), (type2, id2)]) else {
             self.charge(0)?;
             let text = "two ids are wanted, of different types".to_owned();
             return Ok(Err(SendError::BadPacket(text)));
@@ -86,7 +86,7 @@ impl State {
             Ok(packet) => packet,
             Err(error) => return Ok(Err(SendError::BadPacket(error.to_string()))),
         };
-        let packet = Received { packet, origin: Origin::ours(self.call.now) };
+        let packet = Received { packet, origin: Origin::ours(self.call.now.wall) };
         self.queue(to, packet)
     }
 
@@ -95,7 +95,7 @@ impl State {
             return Ok(Err(SendError::Other("init cannot send".to_owned())));
         }
         let place = self.get(to)?.0;
-        let Some(grant) = self.grants.get(place) else { return Ok(Err(SendError::Other(String::new()))) };
+        let Some(grant) = self.surroundings.grants.get(place) else { return Ok(Err(SendError::Other(String::new()))) };
         if grant.backlog.is_full() {
             return Ok(Err(SendError::PostponedFull));
         }

@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, ProtoHep, Transport};
-use hepgate::filter::{Budget, Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Size, Work};
+use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, ProtoHep, Subscription, Transport};
+use hepgate::filter::{
+    Belongings, Budget, Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Part, Size, Surroundings,
+    Work,
+};
 use hepgate::message::{Backlog, Origin, Received};
 use hepgate::wire::{CapturedAt, ChunkId, Pack, PayloadType, Version, decode};
 
@@ -39,7 +42,7 @@ pub(crate) fn host() -> Host {
 
 pub(crate) struct Bench {
     pub(crate) filter: Arc<Filter>,
-    grants: Arc<[Grant]>,
+    pub(crate) surroundings: Surroundings,
     pub(crate) log: Vec<LogLine>,
 }
 
@@ -59,11 +62,13 @@ impl Bench {
 
     fn of(filter: Arc<Filter>) -> Self {
         let grants = [Grant { id: CollectorId(3), name: "homer".into(), backlog: Backlog::new(1_000_000) }];
-        Self { filter, grants: grants.into(), log: Vec::new() }
+        let surroundings = Surroundings { grants: grants.into(), belongings: Belongings::new(filter.limits()) };
+        Self { filter, surroundings, log: Vec::new() }
     }
 
     pub(crate) fn start(&mut self) -> Result<Instance, Fault> {
-        self.filter.start(Arc::clone(&self.grants), Budget::computing(Duration::from_millis(200)), NOW, &mut self.log)
+        let budget = Budget::computing(Duration::from_millis(200));
+        self.filter.start(self.surroundings.clone(), budget, NOW, &mut self.log)
     }
 }
 
@@ -86,6 +91,7 @@ fn load_with(
         collectors: vec![CollectorId(3)],
         on_error: None,
         tick: None,
+        subscription: Subscription::default(),
         limits: limits(),
         quarantine: parsed().quarantine,
     };
@@ -121,8 +127,8 @@ pub(crate) fn work(payloads: &[&'static [u8]]) -> Work {
 }
 
 pub(crate) fn call(instance: &mut Instance, work: &mut Work) -> Result<Outcome, Fault> {
-    let len = work.len();
-    instance.on_batch(work, 0, len, Budget::computing(Duration::from_millis(50)), NOW)
+    let all = Part::run(0, work.len());
+    instance.on_batch(work, &all, Budget::computing(Duration::from_millis(50)), NOW)
 }
 
 pub(crate) fn fault_of(guest: Guest<'_>) -> Fault {

@@ -19,6 +19,8 @@ pub(crate) struct Guest<'a> {
     pub(crate) on_batch: &'a str,
     /// The body of `on-tick`; the guest has none if this is empty.
     pub(crate) on_tick: &'a str,
+    /// The body of `on-stop`; the guest has none if this is empty.
+    pub(crate) on_stop: &'a str,
 }
 
 /// Where `init` puts its answer, and where `on-batch` does: offsets in the guest's memory.
@@ -45,12 +47,13 @@ const PRELUDE: &str = r#"
 
 /// The component of a guest.
 pub(crate) fn component(guest: Guest<'_>) -> Vec<u8> {
-    let Guest { imports, definitions, init, on_batch, on_tick } = guest;
-    let ticker = if on_tick.is_empty() {
-        String::new()
-    } else {
-        format!(r#"(func (export "hep:filter/ticker@0.1.0#on-tick") {on_tick})"#)
+    let Guest { imports, definitions, init, on_batch, on_tick, on_stop } = guest;
+    let optional = |name: &str, body: &str| match body {
+        "" => String::new(),
+        body => format!(r#"(func (export "hep:filter/{name}") (local $i i32) (local $j i32) {body})"#),
     };
+    let ticker = optional("ticker@0.1.0#on-tick", on_tick);
+    let last_call = optional("last-call@0.1.0#on-stop", on_stop);
     let module = format!(
         r#"(module
         {prelude}
@@ -66,10 +69,16 @@ pub(crate) fn component(guest: Guest<'_>) -> Vec<u8> {
           {on_batch}
           (call $drop-batch (local.get $batch))
           (global.get $verdicts))
-        {ticker})"#,
+        {ticker}
+        {last_call})"#,
         prelude = PRELUDE.replace("IMPORTS", imports)
     );
-    let world = if on_tick.is_empty() { "filter" } else { "ticking-filter" };
+    let world = match (on_tick.is_empty(), on_stop.is_empty()) {
+        (true, true) => "filter",
+        (false, true) => "ticking-filter",
+        (true, false) => "stopping-filter",
+        (false, false) => "full-filter",
+    };
     componentize(&module, world)
 }
 

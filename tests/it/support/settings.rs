@@ -76,4 +76,5 @@ pub(crate) const BY_FIRST_OCTET: Guest<'_> = Guest {
           (local.set $i (i32.add (local.get $i) (i32.const 1)))
           (br $next)))"#,
     on_tick: "",
+    on_stop: "",
 };

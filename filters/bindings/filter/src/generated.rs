@@ -963,6 +963,95 @@ pub mod hep {
       }
       impl Batch {
         #[allow(unused_unsafe, clippy::all)]
+        /// The method of a SIP request, or, of a response, the method in its CSeq. `none` for what is no SIP, and for SIP that
+        /// is too broken to tell. A trap if there is no packet at that index.
+        #[allow(async_fn_in_trait)]
+        pub fn sip_method(&self,index: u32,) -> ::core::option::Option<_rt::String>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 3*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 3*::core::mem::size_of::<*const u8>()]);
+            let ptr0 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packets@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]batch.sip-method"]
+              fn wit_import1(_: i32, _: i32, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import1(_: i32, _: i32, _: *mut u8, ) { unreachable!() }
+            wit_import1((self).handle() as i32, _rt::as_i32(&index), ptr0);
+            let l2 = i32::from(*ptr0.add(0).cast::<u8>());
+            let result6 = match l2 {
+              0 => None,
+              1 => {
+                let e = {
+                  let l3 = *ptr0.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l4 = *ptr0.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  let len5 = l4;
+                  let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+
+                  _rt::string_lift(bytes5)
+                };
+                Some(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result6
+          }
+        }
+      }
+      impl Batch {
+        #[allow(unused_unsafe, clippy::all)]
+        /// The value of a SIP header, without the white space around it; the first one if there are several. The name is
+        /// matched whatever its case, in its long or its compact form ("Call-ID", "i"). Only the first 16384 octets of a
+        /// message and the first 256 lines are looked at. A trap if there is no packet at that index.
+        #[allow(async_fn_in_trait)]
+        pub fn sip_header(&self,index: u32,name: &str,) -> ::core::option::Option<_rt::Vec::<u8>>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 3*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 3*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/packets@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]batch.sip-header"]
+              fn wit_import2(_: i32, _: i32, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import2(_: i32, _: i32, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import2((self).handle() as i32, _rt::as_i32(&index), ptr0.cast_mut(), len0, ptr1);
+            let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+            let result7 = match l3 {
+              0 => None,
+              1 => {
+                let e = {
+                  let l4 = *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                  let l5 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                  let len6 = l5;
+
+                  <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(l4.cast(), len6, len6))
+                };
+                Some(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result7
+          }
+        }
+      }
+      impl Batch {
+        #[allow(unused_unsafe, clippy::all)]
         /// Who sent us the packet. A trap if there is no packet at that index.
         #[allow(async_fn_in_trait)]
         pub fn sender(&self,index: u32,) -> Sender{
@@ -4153,6 +4242,1671 @@ pub mod hep {
 
     }
 
+    /// What time it is.
+    ///
+    /// Both clocks stand still during a call: they say when it began, rounded down to the operator's `clock_grain`. So a
+    /// filter cannot measure with them how long something takes, and a call that is repeated sees the same time again.
+    #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+    pub mod clock {
+      #[used]
+      #[doc(hidden)]
+      static __FORCE_SECTION_REF: fn() =
+      super::super::super::__link_custom_section_describing_imports;
+      
+      #[allow(unused_unsafe, clippy::all)]
+      /// Microseconds since the epoch. In a replay it is the time of the packets.
+      #[allow(async_fn_in_trait)]
+      pub fn wall() -> u64{
+        unsafe {
+
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/clock@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "wall"]
+            fn wit_import0() -> i64;
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import0() -> i64 { unreachable!() }
+          let ret = wit_import0();
+          ret as u64
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Microseconds since some moment before this instance was made. Never goes back.
+      #[allow(async_fn_in_trait)]
+      pub fn monotonic() -> u64{
+        unsafe {
+
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/clock@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "monotonic"]
+            fn wit_import0() -> i64;
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import0() -> i64 { unreachable!() }
+          let ret = wit_import0();
+          ret as u64
+        }
+      }
+
+    }
+
+    /// What a filter remembers beyond a call, and beyond an instance: keys with values.
+    ///
+    /// It belongs to one filter of one tenant; all instances of that share it, and nobody else sees it. It lives as long as
+    /// the gateway. What a call changes takes effect when it returns well; a call that fails has changed nothing.
+    #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+    pub mod state {
+      #[used]
+      #[doc(hidden)]
+      static __FORCE_SECTION_REF: fn() =
+      super::super::super::__link_custom_section_describing_imports;
+      
+      use super::super::super::_rt;
+      /// Why something cannot be remembered. Everything is as it was before.
+      #[derive(Clone)]
+      pub enum StateError {
+        /// There are as many keys as the operator allows.
+        TooManyKeys(u32),
+        /// There are as many octets of keys and values as the operator allows. Each key counts 64 more.
+        TooManyOctets(u64),
+        /// A key has 1 to 256 octets.
+        BadKey,
+        /// The value is not one that `add` has made.
+        NotANumber,
+        Other(_rt::String),
+      }
+      impl ::core::fmt::Debug for StateError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            StateError::TooManyKeys(e) => {
+              f.debug_tuple("StateError::TooManyKeys").field(e).finish()
+            }
+            StateError::TooManyOctets(e) => {
+              f.debug_tuple("StateError::TooManyOctets").field(e).finish()
+            }
+            StateError::BadKey => {
+              f.debug_tuple("StateError::BadKey").finish()
+            }
+            StateError::NotANumber => {
+              f.debug_tuple("StateError::NotANumber").finish()
+            }
+            StateError::Other(e) => {
+              f.debug_tuple("StateError::Other").field(e).finish()
+            }
+          }
+        }
+      }
+      impl ::core::fmt::Display for StateError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          write!(f, "{:?}", self)
+        }
+      }
+
+      impl ::core::error::Error for StateError {}
+      #[allow(unused_unsafe, clippy::all)]
+      /// The value of a key, if it is there and its time is not over. Sees what this call has changed.
+      #[allow(async_fn_in_trait)]
+      pub fn get(key: &str,) -> ::core::option::Option<_rt::Vec::<u8>>{
+        unsafe {
+
+          #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+          #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 3*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 3*::core::mem::size_of::<*const u8>()]);
+          let vec0 = key;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+          let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/state@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "get"]
+            fn wit_import2(_: *mut u8, _: usize, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import2(_: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+          wit_import2(ptr0.cast_mut(), len0, ptr1);
+          let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+          let result7 = match l3 {
+            0 => None,
+            1 => {
+              let e = {
+                let l4 = *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                let l5 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                let len6 = l5;
+
+                <_ as From<_rt::Vec<_>>>::from(_rt::Vec::from_raw_parts(l4.cast(), len6, len6))
+              };
+              Some(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result7
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Sets a key. It is forgotten after so many milliseconds; without that, never.
+      #[allow(async_fn_in_trait)]
+      pub fn set(key: &str,value: &[u8],ttl_milliseconds: ::core::option::Option<u64>,) -> ::core::result::Result<(),StateError>{
+        unsafe {
+
+          #[repr(align(8))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 16+2*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 16+2*::core::mem::size_of::<*const u8>()]);
+          let vec0 = key;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+          let vec1 = value;
+          let ptr1 = vec1.as_ptr().cast::<u8>();
+          let len1 = vec1.len();
+          let (result2_0,result2_1,) = match ttl_milliseconds {
+            Some(e) => (1i32, _rt::as_i64(e)),
+            None => {
+              (0i32, 0i64)
+            },
+          };let ptr3 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/state@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "set"]
+            fn wit_import4(_: *mut u8, _: usize, _: *mut u8, _: usize, _: i32, _: i64, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import4(_: *mut u8, _: usize, _: *mut u8, _: usize, _: i32, _: i64, _: *mut u8, ) { unreachable!() }
+          wit_import4(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, result2_0, result2_1, ptr3);
+          let l5 = i32::from(*ptr3.add(0).cast::<u8>());
+          let result13 = match l5 {
+            0 => {
+              let e = ();
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l6 = i32::from(*ptr3.add(8).cast::<u8>());
+                let v12 = match l6 {
+                  0 => {
+                    let e12 = {
+                      let l7 = *ptr3.add(16).cast::<i32>();
+
+                      l7 as u32
+                    };
+                    StateError::TooManyKeys(e12)
+                  }
+                  1 => {
+                    let e12 = {
+                      let l8 = *ptr3.add(16).cast::<i64>();
+
+                      l8 as u64
+                    };
+                    StateError::TooManyOctets(e12)
+                  }
+                  2 => {
+                    StateError::BadKey
+                  }
+                  3 => {
+                    StateError::NotANumber
+                  }
+                  n => {
+                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                    let e12 = {
+                      let l9 = *ptr3.add(16).cast::<*mut u8>();
+                      let l10 = *ptr3.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len11 = l10;
+                      let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                      _rt::string_lift(bytes11)
+                    };
+                    StateError::Other(e12)
+                  }
+                };
+
+                v12
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result13
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Forgets a key. Whether it was there.
+      #[allow(async_fn_in_trait)]
+      pub fn remove(key: &str,) -> bool{
+        unsafe {
+          let vec0 = key;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/state@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "remove"]
+            fn wit_import1(_: *mut u8, _: usize, ) -> i32;
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import1(_: *mut u8, _: usize, ) -> i32 { unreachable!() }
+          let ret = wit_import1(ptr0.cast_mut(), len0);
+          _rt::bool_lift(ret as u8)
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Adds to a number and gives the sum, as far as this call can see it: what other instances add at the same time is
+      /// added, too. A key that is not there counts as 0, and is forgotten after so many milliseconds; one that is there keeps
+      /// its time. The value is 8 octets in network order.
+      #[allow(async_fn_in_trait)]
+      pub fn add(key: &str,by: i64,ttl_milliseconds: ::core::option::Option<u64>,) -> ::core::result::Result<i64,StateError>{
+        unsafe {
+
+          #[repr(align(8))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 16+2*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 16+2*::core::mem::size_of::<*const u8>()]);
+          let vec0 = key;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+          let (result1_0,result1_1,) = match ttl_milliseconds {
+            Some(e) => (1i32, _rt::as_i64(e)),
+            None => {
+              (0i32, 0i64)
+            },
+          };let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/state@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "add"]
+            fn wit_import3(_: *mut u8, _: usize, _: i64, _: i32, _: i64, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import3(_: *mut u8, _: usize, _: i64, _: i32, _: i64, _: *mut u8, ) { unreachable!() }
+          wit_import3(ptr0.cast_mut(), len0, _rt::as_i64(&by), result1_0, result1_1, ptr2);
+          let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+          let result13 = match l4 {
+            0 => {
+              let e = {
+                let l5 = *ptr2.add(8).cast::<i64>();
+
+                l5
+              };
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l6 = i32::from(*ptr2.add(8).cast::<u8>());
+                let v12 = match l6 {
+                  0 => {
+                    let e12 = {
+                      let l7 = *ptr2.add(16).cast::<i32>();
+
+                      l7 as u32
+                    };
+                    StateError::TooManyKeys(e12)
+                  }
+                  1 => {
+                    let e12 = {
+                      let l8 = *ptr2.add(16).cast::<i64>();
+
+                      l8 as u64
+                    };
+                    StateError::TooManyOctets(e12)
+                  }
+                  2 => {
+                    StateError::BadKey
+                  }
+                  3 => {
+                    StateError::NotANumber
+                  }
+                  n => {
+                    debug_assert_eq!(n, 4, "invalid enum discriminant");
+                    let e12 = {
+                      let l9 = *ptr2.add(16).cast::<*mut u8>();
+                      let l10 = *ptr2.add(16+1*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len11 = l10;
+                      let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                      _rt::string_lift(bytes11)
+                    };
+                    StateError::Other(e12)
+                  }
+                };
+
+                v12
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result13
+        }
+      }
+
+    }
+
+    /// Metrics of a filter's own, on the gateway's /metrics page as `hepgate_guest_NAME`, with the labels `tenant` and
+    /// `filter` and those of the metric.
+    ///
+    /// All instances of a filter of a tenant share them. What a call counts takes effect when it returns well; a call that
+    /// fails has counted nothing. A series is there from the moment at which its label values were first named.
+    #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+    pub mod metrics {
+      #[used]
+      #[doc(hidden)]
+      static __FORCE_SECTION_REF: fn() =
+      super::super::super::__link_custom_section_describing_imports;
+      
+      use super::super::super::_rt;
+      /// Why a metric cannot be declared or counted.
+      #[derive(Clone)]
+      pub enum MetricError {
+        /// Metrics are declared in `init`.
+        NotNow,
+        /// Names are 1 to 64 of a-z, A-Z, 0-9 and _, and begin with a letter; labels are not called tenant, filter or le.
+        BadName(_rt::String),
+        /// It was declared before with another kind, other labels or other bounds.
+        Conflict,
+        /// There are as many metrics, or as many series (sets of label values) of all metrics together, as the operator
+        /// allows.
+        Quota(u32),
+        /// There must be so many label values.
+        WrongLabels(u32),
+        /// A label value may have so many octets.
+        TooLong(u32),
+        /// Bounds are 1 to 32 finite numbers, each greater than the one before; values are no NaN.
+        BadNumber,
+        Other(_rt::String),
+      }
+      impl ::core::fmt::Debug for MetricError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            MetricError::NotNow => {
+              f.debug_tuple("MetricError::NotNow").finish()
+            }
+            MetricError::BadName(e) => {
+              f.debug_tuple("MetricError::BadName").field(e).finish()
+            }
+            MetricError::Conflict => {
+              f.debug_tuple("MetricError::Conflict").finish()
+            }
+            MetricError::Quota(e) => {
+              f.debug_tuple("MetricError::Quota").field(e).finish()
+            }
+            MetricError::WrongLabels(e) => {
+              f.debug_tuple("MetricError::WrongLabels").field(e).finish()
+            }
+            MetricError::TooLong(e) => {
+              f.debug_tuple("MetricError::TooLong").field(e).finish()
+            }
+            MetricError::BadNumber => {
+              f.debug_tuple("MetricError::BadNumber").finish()
+            }
+            MetricError::Other(e) => {
+              f.debug_tuple("MetricError::Other").field(e).finish()
+            }
+          }
+        }
+      }
+      impl ::core::fmt::Display for MetricError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          write!(f, "{:?}", self)
+        }
+      }
+
+      impl ::core::error::Error for MetricError {}
+      /// Counts up.
+
+      #[derive(Debug)]
+      #[repr(transparent)]
+      pub struct Counter{
+        handle: _rt::Resource<Counter>,
+      }
+
+      impl Counter{
+        #[doc(hidden)]
+        pub unsafe fn from_handle(handle: u32) -> Self {
+          Self {
+            handle: unsafe { _rt::Resource::from_handle(handle) },
+          }
+        }
+
+        #[doc(hidden)]
+        pub fn take_handle(&self) -> u32 {
+          _rt::Resource::take_handle(&self.handle)
+        }
+
+        #[doc(hidden)]
+        pub fn handle(&self) -> u32 {
+          _rt::Resource::handle(&self.handle)
+        }
+      }
+      
+
+      unsafe impl _rt::WasmResource for Counter{
+        #[inline]
+        unsafe fn drop(_handle: u32) {
+          
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "[resource-drop]counter"]
+            fn drop(_: i32, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn drop(_: i32, ) { unreachable!() }
+          
+          unsafe { drop(_handle as i32); }
+        }
+      }
+      
+      /// A value that goes up and down.
+
+      #[derive(Debug)]
+      #[repr(transparent)]
+      pub struct Gauge{
+        handle: _rt::Resource<Gauge>,
+      }
+
+      impl Gauge{
+        #[doc(hidden)]
+        pub unsafe fn from_handle(handle: u32) -> Self {
+          Self {
+            handle: unsafe { _rt::Resource::from_handle(handle) },
+          }
+        }
+
+        #[doc(hidden)]
+        pub fn take_handle(&self) -> u32 {
+          _rt::Resource::take_handle(&self.handle)
+        }
+
+        #[doc(hidden)]
+        pub fn handle(&self) -> u32 {
+          _rt::Resource::handle(&self.handle)
+        }
+      }
+      
+
+      unsafe impl _rt::WasmResource for Gauge{
+        #[inline]
+        unsafe fn drop(_handle: u32) {
+          
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "[resource-drop]gauge"]
+            fn drop(_: i32, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn drop(_: i32, ) { unreachable!() }
+          
+          unsafe { drop(_handle as i32); }
+        }
+      }
+      
+      /// How often values lie up to each of some bounds.
+
+      #[derive(Debug)]
+      #[repr(transparent)]
+      pub struct Histogram{
+        handle: _rt::Resource<Histogram>,
+      }
+
+      impl Histogram{
+        #[doc(hidden)]
+        pub unsafe fn from_handle(handle: u32) -> Self {
+          Self {
+            handle: unsafe { _rt::Resource::from_handle(handle) },
+          }
+        }
+
+        #[doc(hidden)]
+        pub fn take_handle(&self) -> u32 {
+          _rt::Resource::take_handle(&self.handle)
+        }
+
+        #[doc(hidden)]
+        pub fn handle(&self) -> u32 {
+          _rt::Resource::handle(&self.handle)
+        }
+      }
+      
+
+      unsafe impl _rt::WasmResource for Histogram{
+        #[inline]
+        unsafe fn drop(_handle: u32) {
+          
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "[resource-drop]histogram"]
+            fn drop(_: i32, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn drop(_: i32, ) { unreachable!() }
+          
+          unsafe { drop(_handle as i32); }
+        }
+      }
+      
+      impl Counter {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Declares it. Metrics of the same name, kind and labels are one.
+        #[allow(async_fn_in_trait)]
+        pub fn declare(name: &str,help: &str,labels: &[_rt::String],) -> ::core::result::Result<Counter,MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = help;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let vec3 = labels;
+            let len3 = vec3.len();
+            let layout3 = _rt::alloc::Layout::from_size_align(vec3.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result3, _cleanup3) = wit_bindgen::rt::Cleanup::new(layout3);for (i, e) in vec3.into_iter().enumerate() {
+              let base = result3.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec2 = e;
+                let ptr2 = vec2.as_ptr().cast::<u8>();
+                let len2 = vec2.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len2;
+                *base.add(0).cast::<*mut u8>() = ptr2.cast_mut();
+              }
+            }
+            let ptr4 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[static]counter.declare"]
+              fn wit_import5(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import5(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import5(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, result3, len3, ptr4);
+            let l6 = i32::from(*ptr4.add(0).cast::<u8>());
+            let result19 = match l6 {
+              0 => {
+                let e = {
+                  let l7 = *ptr4.add(::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                  Counter::from_handle(l7 as u32)
+                };
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l8 = i32::from(*ptr4.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v18 = match l8 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e18 = {
+                        let l9 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l10 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len11 = l10;
+                        let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                        _rt::string_lift(bytes11)
+                      };
+                      MetricError::BadName(e18)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e18 = {
+                        let l12 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l12 as u32
+                      };
+                      MetricError::Quota(e18)
+                    }
+                    4 => {
+                      let e18 = {
+                        let l13 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l13 as u32
+                      };
+                      MetricError::WrongLabels(e18)
+                    }
+                    5 => {
+                      let e18 = {
+                        let l14 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l14 as u32
+                      };
+                      MetricError::TooLong(e18)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e18 = {
+                        let l15 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l16 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len17 = l16;
+                        let bytes17 = _rt::Vec::from_raw_parts(l15.cast(), len17, len17);
+
+                        _rt::string_lift(bytes17)
+                      };
+                      MetricError::Other(e18)
+                    }
+                  };
+
+                  v18
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result19
+          }
+        }
+      }
+      impl Counter {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Adds to the series with these label values.
+        #[allow(async_fn_in_trait)]
+        pub fn add(&self,labels: &[_rt::String],by: u64,) -> ::core::result::Result<(),MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec1 = labels;
+            let len1 = vec1.len();
+            let layout1 = _rt::alloc::Layout::from_size_align(vec1.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result1, _cleanup1) = wit_bindgen::rt::Cleanup::new(layout1);for (i, e) in vec1.into_iter().enumerate() {
+              let base = result1.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec0 = e;
+                let ptr0 = vec0.as_ptr().cast::<u8>();
+                let len0 = vec0.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len0;
+                *base.add(0).cast::<*mut u8>() = ptr0.cast_mut();
+              }
+            }
+            let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]counter.add"]
+              fn wit_import3(_: i32, _: *mut u8, _: usize, _: i64, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import3(_: i32, _: *mut u8, _: usize, _: i64, _: *mut u8, ) { unreachable!() }
+            wit_import3((self).handle() as i32, result1, len1, _rt::as_i64(&by), ptr2);
+            let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+            let result16 = match l4 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v15 = match l5 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e15 = {
+                        let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l7 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len8 = l7;
+                        let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+
+                        _rt::string_lift(bytes8)
+                      };
+                      MetricError::BadName(e15)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e15 = {
+                        let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l9 as u32
+                      };
+                      MetricError::Quota(e15)
+                    }
+                    4 => {
+                      let e15 = {
+                        let l10 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l10 as u32
+                      };
+                      MetricError::WrongLabels(e15)
+                    }
+                    5 => {
+                      let e15 = {
+                        let l11 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l11 as u32
+                      };
+                      MetricError::TooLong(e15)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      MetricError::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
+          }
+        }
+      }
+      impl Gauge {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Declares it, as a counter is.
+        #[allow(async_fn_in_trait)]
+        pub fn declare(name: &str,help: &str,labels: &[_rt::String],) -> ::core::result::Result<Gauge,MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = help;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let vec3 = labels;
+            let len3 = vec3.len();
+            let layout3 = _rt::alloc::Layout::from_size_align(vec3.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result3, _cleanup3) = wit_bindgen::rt::Cleanup::new(layout3);for (i, e) in vec3.into_iter().enumerate() {
+              let base = result3.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec2 = e;
+                let ptr2 = vec2.as_ptr().cast::<u8>();
+                let len2 = vec2.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len2;
+                *base.add(0).cast::<*mut u8>() = ptr2.cast_mut();
+              }
+            }
+            let ptr4 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[static]gauge.declare"]
+              fn wit_import5(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import5(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import5(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, result3, len3, ptr4);
+            let l6 = i32::from(*ptr4.add(0).cast::<u8>());
+            let result19 = match l6 {
+              0 => {
+                let e = {
+                  let l7 = *ptr4.add(::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                  Gauge::from_handle(l7 as u32)
+                };
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l8 = i32::from(*ptr4.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v18 = match l8 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e18 = {
+                        let l9 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l10 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len11 = l10;
+                        let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                        _rt::string_lift(bytes11)
+                      };
+                      MetricError::BadName(e18)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e18 = {
+                        let l12 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l12 as u32
+                      };
+                      MetricError::Quota(e18)
+                    }
+                    4 => {
+                      let e18 = {
+                        let l13 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l13 as u32
+                      };
+                      MetricError::WrongLabels(e18)
+                    }
+                    5 => {
+                      let e18 = {
+                        let l14 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l14 as u32
+                      };
+                      MetricError::TooLong(e18)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e18 = {
+                        let l15 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l16 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len17 = l16;
+                        let bytes17 = _rt::Vec::from_raw_parts(l15.cast(), len17, len17);
+
+                        _rt::string_lift(bytes17)
+                      };
+                      MetricError::Other(e18)
+                    }
+                  };
+
+                  v18
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result19
+          }
+        }
+      }
+      impl Gauge {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Sets the series with these label values.
+        #[allow(async_fn_in_trait)]
+        pub fn set(&self,labels: &[_rt::String],value: f64,) -> ::core::result::Result<(),MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec1 = labels;
+            let len1 = vec1.len();
+            let layout1 = _rt::alloc::Layout::from_size_align(vec1.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result1, _cleanup1) = wit_bindgen::rt::Cleanup::new(layout1);for (i, e) in vec1.into_iter().enumerate() {
+              let base = result1.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec0 = e;
+                let ptr0 = vec0.as_ptr().cast::<u8>();
+                let len0 = vec0.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len0;
+                *base.add(0).cast::<*mut u8>() = ptr0.cast_mut();
+              }
+            }
+            let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]gauge.set"]
+              fn wit_import3(_: i32, _: *mut u8, _: usize, _: f64, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import3(_: i32, _: *mut u8, _: usize, _: f64, _: *mut u8, ) { unreachable!() }
+            wit_import3((self).handle() as i32, result1, len1, _rt::as_f64(&value), ptr2);
+            let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+            let result16 = match l4 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v15 = match l5 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e15 = {
+                        let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l7 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len8 = l7;
+                        let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+
+                        _rt::string_lift(bytes8)
+                      };
+                      MetricError::BadName(e15)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e15 = {
+                        let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l9 as u32
+                      };
+                      MetricError::Quota(e15)
+                    }
+                    4 => {
+                      let e15 = {
+                        let l10 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l10 as u32
+                      };
+                      MetricError::WrongLabels(e15)
+                    }
+                    5 => {
+                      let e15 = {
+                        let l11 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l11 as u32
+                      };
+                      MetricError::TooLong(e15)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      MetricError::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
+          }
+        }
+      }
+      impl Histogram {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Declares it, as a counter is. The last bound, infinity, is added.
+        #[allow(async_fn_in_trait)]
+        pub fn declare(name: &str,help: &str,labels: &[_rt::String],bounds: &[f64],) -> ::core::result::Result<Histogram,MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec0 = name;
+            let ptr0 = vec0.as_ptr().cast::<u8>();
+            let len0 = vec0.len();
+            let vec1 = help;
+            let ptr1 = vec1.as_ptr().cast::<u8>();
+            let len1 = vec1.len();
+            let vec3 = labels;
+            let len3 = vec3.len();
+            let layout3 = _rt::alloc::Layout::from_size_align(vec3.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result3, _cleanup3) = wit_bindgen::rt::Cleanup::new(layout3);for (i, e) in vec3.into_iter().enumerate() {
+              let base = result3.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec2 = e;
+                let ptr2 = vec2.as_ptr().cast::<u8>();
+                let len2 = vec2.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len2;
+                *base.add(0).cast::<*mut u8>() = ptr2.cast_mut();
+              }
+            }
+            let vec4 = bounds;
+            let ptr4 = vec4.as_ptr().cast::<u8>();
+            let len4 = vec4.len();
+            let ptr5 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[static]histogram.declare"]
+              fn wit_import6(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import6(_: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+            wit_import6(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, result3, len3, ptr4.cast_mut(), len4, ptr5);
+            let l7 = i32::from(*ptr5.add(0).cast::<u8>());
+            let result20 = match l7 {
+              0 => {
+                let e = {
+                  let l8 = *ptr5.add(::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                  Histogram::from_handle(l8 as u32)
+                };
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l9 = i32::from(*ptr5.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v19 = match l9 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e19 = {
+                        let l10 = *ptr5.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l11 = *ptr5.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len12 = l11;
+                        let bytes12 = _rt::Vec::from_raw_parts(l10.cast(), len12, len12);
+
+                        _rt::string_lift(bytes12)
+                      };
+                      MetricError::BadName(e19)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e19 = {
+                        let l13 = *ptr5.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l13 as u32
+                      };
+                      MetricError::Quota(e19)
+                    }
+                    4 => {
+                      let e19 = {
+                        let l14 = *ptr5.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l14 as u32
+                      };
+                      MetricError::WrongLabels(e19)
+                    }
+                    5 => {
+                      let e19 = {
+                        let l15 = *ptr5.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l15 as u32
+                      };
+                      MetricError::TooLong(e19)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e19 = {
+                        let l16 = *ptr5.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l17 = *ptr5.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len18 = l17;
+                        let bytes18 = _rt::Vec::from_raw_parts(l16.cast(), len18, len18);
+
+                        _rt::string_lift(bytes18)
+                      };
+                      MetricError::Other(e19)
+                    }
+                  };
+
+                  v19
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result20
+          }
+        }
+      }
+      impl Histogram {
+        #[allow(unused_unsafe, clippy::all)]
+        /// Counts a value in the series with these label values.
+        #[allow(async_fn_in_trait)]
+        pub fn observe(&self,labels: &[_rt::String],value: f64,) -> ::core::result::Result<(),MetricError>{
+          unsafe {
+
+            #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+            #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+            struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+            let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+            let vec1 = labels;
+            let len1 = vec1.len();
+            let layout1 = _rt::alloc::Layout::from_size_align(vec1.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+            let (result1, _cleanup1) = wit_bindgen::rt::Cleanup::new(layout1);for (i, e) in vec1.into_iter().enumerate() {
+              let base = result1.add(i * (2*::core::mem::size_of::<*const u8>()));
+              {
+                let vec0 = e;
+                let ptr0 = vec0.as_ptr().cast::<u8>();
+                let len0 = vec0.len();
+                *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len0;
+                *base.add(0).cast::<*mut u8>() = ptr0.cast_mut();
+              }
+            }
+            let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+            #[cfg(target_arch = "wasm32")]
+            #[link(wasm_import_module = "hep:filter/metrics@0.1.0")]
+            unsafe extern "C" {
+              #[link_name = "[method]histogram.observe"]
+              fn wit_import3(_: i32, _: *mut u8, _: usize, _: f64, _: *mut u8, );
+            }
+
+            #[cfg(not(target_arch = "wasm32"))]
+            unsafe extern "C" fn wit_import3(_: i32, _: *mut u8, _: usize, _: f64, _: *mut u8, ) { unreachable!() }
+            wit_import3((self).handle() as i32, result1, len1, _rt::as_f64(&value), ptr2);
+            let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+            let result16 = match l4 {
+              0 => {
+                let e = ();
+                Ok(e)
+              }
+              1 => {
+                let e = {
+                  let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                  let v15 = match l5 {
+                    0 => {
+                      MetricError::NotNow
+                    }
+                    1 => {
+                      let e15 = {
+                        let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l7 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len8 = l7;
+                        let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+
+                        _rt::string_lift(bytes8)
+                      };
+                      MetricError::BadName(e15)
+                    }
+                    2 => {
+                      MetricError::Conflict
+                    }
+                    3 => {
+                      let e15 = {
+                        let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l9 as u32
+                      };
+                      MetricError::Quota(e15)
+                    }
+                    4 => {
+                      let e15 = {
+                        let l10 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l10 as u32
+                      };
+                      MetricError::WrongLabels(e15)
+                    }
+                    5 => {
+                      let e15 = {
+                        let l11 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<i32>();
+
+                        l11 as u32
+                      };
+                      MetricError::TooLong(e15)
+                    }
+                    6 => {
+                      MetricError::BadNumber
+                    }
+                    n => {
+                      debug_assert_eq!(n, 7, "invalid enum discriminant");
+                      let e15 = {
+                        let l12 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                        let l13 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                        let len14 = l13;
+                        let bytes14 = _rt::Vec::from_raw_parts(l12.cast(), len14, len14);
+
+                        _rt::string_lift(bytes14)
+                      };
+                      MetricError::Other(e15)
+                    }
+                  };
+
+                  v15
+                };
+                Err(e)
+              }
+              _ => _rt::invalid_enum_discriminant(),
+            };
+            result16
+          }
+        }
+      }
+
+    }
+
+    /// Which packets a filter wants to see. The others pass it by without a call, as if it had answered `pass`.
+    ///
+    /// It is said in `init`; who says nothing sees all. What is said with different functions must all be true of a packet; of
+    /// one function the last call counts. The operator may narrow it further, never widen it.
+    #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+    pub mod subscription {
+      #[used]
+      #[doc(hidden)]
+      static __FORCE_SECTION_REF: fn() =
+      super::super::super::__link_custom_section_describing_imports;
+      
+      use super::super::super::_rt;
+      pub type IpAddress = super::super::super::hep::filter::types::IpAddress;
+      /// Why a subscription is not taken.
+      #[derive(Clone)]
+      pub enum SubscribeError {
+        /// `init` is over.
+        NotNow,
+        /// A list has 1 to 1024 values.
+        BadLength,
+        /// This value is none. The text says which and why.
+        BadValue(_rt::String),
+        Other(_rt::String),
+      }
+      impl ::core::fmt::Debug for SubscribeError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          match self {
+            SubscribeError::NotNow => {
+              f.debug_tuple("SubscribeError::NotNow").finish()
+            }
+            SubscribeError::BadLength => {
+              f.debug_tuple("SubscribeError::BadLength").finish()
+            }
+            SubscribeError::BadValue(e) => {
+              f.debug_tuple("SubscribeError::BadValue").field(e).finish()
+            }
+            SubscribeError::Other(e) => {
+              f.debug_tuple("SubscribeError::Other").field(e).finish()
+            }
+          }
+        }
+      }
+      impl ::core::fmt::Display for SubscribeError {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          write!(f, "{:?}", self)
+        }
+      }
+
+      impl ::core::error::Error for SubscribeError {}
+      /// The first `prefix` bits of an address: 0 to 32, or to 128 for IPv6.
+      #[repr(C)]
+      #[derive(Clone, Copy)]
+      pub struct Network {
+        pub address: IpAddress,
+        pub prefix: u8,
+      }
+      impl ::core::fmt::Debug for Network {
+        fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+          f.debug_struct("Network").field("address", &self.address).field("prefix", &self.prefix).finish()
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Only packets whose payload is of one of these types: 1 is SIP.
+      #[allow(async_fn_in_trait)]
+      pub fn payload_types(types: &[u8],) -> ::core::result::Result<(),SubscribeError>{
+        unsafe {
+
+          #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+          #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+          let vec0 = types;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+          let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/subscription@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "payload-types"]
+            fn wit_import2(_: *mut u8, _: usize, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import2(_: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+          wit_import2(ptr0.cast_mut(), len0, ptr1);
+          let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+          let result12 = match l3 {
+            0 => {
+              let e = ();
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l4 = i32::from(*ptr1.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let v11 = match l4 {
+                  0 => {
+                    SubscribeError::NotNow
+                  }
+                  1 => {
+                    SubscribeError::BadLength
+                  }
+                  2 => {
+                    let e11 = {
+                      let l5 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l6 = *ptr1.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len7 = l6;
+                      let bytes7 = _rt::Vec::from_raw_parts(l5.cast(), len7, len7);
+
+                      _rt::string_lift(bytes7)
+                    };
+                    SubscribeError::BadValue(e11)
+                  }
+                  n => {
+                    debug_assert_eq!(n, 3, "invalid enum discriminant");
+                    let e11 = {
+                      let l8 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l9 = *ptr1.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len10 = l9;
+                      let bytes10 = _rt::Vec::from_raw_parts(l8.cast(), len10, len10);
+
+                      _rt::string_lift(bytes10)
+                    };
+                    SubscribeError::Other(e11)
+                  }
+                };
+
+                v11
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result12
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Only packets of these agents.
+      #[allow(async_fn_in_trait)]
+      pub fn agent_ids(ids: &[u32],) -> ::core::result::Result<(),SubscribeError>{
+        unsafe {
+
+          #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+          #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+          let vec0 = ids;
+          let ptr0 = vec0.as_ptr().cast::<u8>();
+          let len0 = vec0.len();
+          let ptr1 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/subscription@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "agent-ids"]
+            fn wit_import2(_: *mut u8, _: usize, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import2(_: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+          wit_import2(ptr0.cast_mut(), len0, ptr1);
+          let l3 = i32::from(*ptr1.add(0).cast::<u8>());
+          let result12 = match l3 {
+            0 => {
+              let e = ();
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l4 = i32::from(*ptr1.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let v11 = match l4 {
+                  0 => {
+                    SubscribeError::NotNow
+                  }
+                  1 => {
+                    SubscribeError::BadLength
+                  }
+                  2 => {
+                    let e11 = {
+                      let l5 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l6 = *ptr1.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len7 = l6;
+                      let bytes7 = _rt::Vec::from_raw_parts(l5.cast(), len7, len7);
+
+                      _rt::string_lift(bytes7)
+                    };
+                    SubscribeError::BadValue(e11)
+                  }
+                  n => {
+                    debug_assert_eq!(n, 3, "invalid enum discriminant");
+                    let e11 = {
+                      let l8 = *ptr1.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l9 = *ptr1.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len10 = l9;
+                      let bytes10 = _rt::Vec::from_raw_parts(l8.cast(), len10, len10);
+
+                      _rt::string_lift(bytes10)
+                    };
+                    SubscribeError::Other(e11)
+                  }
+                };
+
+                v11
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result12
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Only SIP with one of these methods, in capital letters: requests, and the responses to them (by CSeq). What is no SIP
+      /// has no method.
+      #[allow(async_fn_in_trait)]
+      pub fn sip_methods(methods: &[_rt::String],) -> ::core::result::Result<(),SubscribeError>{
+        unsafe {
+
+          #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+          #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+          let vec1 = methods;
+          let len1 = vec1.len();
+          let layout1 = _rt::alloc::Layout::from_size_align(vec1.len() * (2*::core::mem::size_of::<*const u8>()), ::core::mem::size_of::<*const u8>()).unwrap();
+          let (result1, _cleanup1) = wit_bindgen::rt::Cleanup::new(layout1);for (i, e) in vec1.into_iter().enumerate() {
+            let base = result1.add(i * (2*::core::mem::size_of::<*const u8>()));
+            {
+              let vec0 = e;
+              let ptr0 = vec0.as_ptr().cast::<u8>();
+              let len0 = vec0.len();
+              *base.add(::core::mem::size_of::<*const u8>()).cast::<usize>() = len0;
+              *base.add(0).cast::<*mut u8>() = ptr0.cast_mut();
+            }
+          }
+          let ptr2 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/subscription@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "sip-methods"]
+            fn wit_import3(_: *mut u8, _: usize, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import3(_: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+          wit_import3(result1, len1, ptr2);
+          let l4 = i32::from(*ptr2.add(0).cast::<u8>());
+          let result13 = match l4 {
+            0 => {
+              let e = ();
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l5 = i32::from(*ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let v12 = match l5 {
+                  0 => {
+                    SubscribeError::NotNow
+                  }
+                  1 => {
+                    SubscribeError::BadLength
+                  }
+                  2 => {
+                    let e12 = {
+                      let l6 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l7 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len8 = l7;
+                      let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+
+                      _rt::string_lift(bytes8)
+                    };
+                    SubscribeError::BadValue(e12)
+                  }
+                  n => {
+                    debug_assert_eq!(n, 3, "invalid enum discriminant");
+                    let e12 = {
+                      let l9 = *ptr2.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l10 = *ptr2.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len11 = l10;
+                      let bytes11 = _rt::Vec::from_raw_parts(l9.cast(), len11, len11);
+
+                      _rt::string_lift(bytes11)
+                    };
+                    SubscribeError::Other(e12)
+                  }
+                };
+
+                v12
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result13
+        }
+      }
+      #[allow(unused_unsafe, clippy::all)]
+      /// Only packets that were captured from or to an address in one of these networks.
+      #[allow(async_fn_in_trait)]
+      pub fn networks(networks: &[Network],) -> ::core::result::Result<(),SubscribeError>{
+        unsafe {
+
+          #[cfg_attr(target_pointer_width="64", repr(align(8)))]
+          #[cfg_attr(target_pointer_width="32", repr(align(4)))]
+          struct RetArea([::core::mem::MaybeUninit::<u8>; 4*::core::mem::size_of::<*const u8>()]);
+          let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 4*::core::mem::size_of::<*const u8>()]);
+          let vec3 = networks;
+          let len3 = vec3.len();
+          let layout3 = _rt::alloc::Layout::from_size_align(vec3.len() * 32, 8).unwrap();
+          let (result3, _cleanup3) = wit_bindgen::rt::Cleanup::new(layout3);for (i, e) in vec3.into_iter().enumerate() {
+            let base = result3.add(i * 32);
+            {
+              let Network{ address:address0, prefix:prefix0, } = e;
+              use super::super::super::hep::filter::types::IpAddress as V2;
+              match address0 {
+                V2::None=> {
+                  {
+                    *base.add(0).cast::<u8>() = (0i32) as u8;
+                  }
+                }
+                V2::Ipv4(e) => {
+                  *base.add(0).cast::<u8>() = (1i32) as u8;
+                  *base.add(8).cast::<i32>() = _rt::as_i32(e);
+                },
+                V2::Ipv6(e) => {
+                  *base.add(0).cast::<u8>() = (2i32) as u8;
+                  let (t1_0, t1_1, ) = e;
+                  *base.add(8).cast::<i64>() = _rt::as_i64(t1_0);
+                  *base.add(16).cast::<i64>() = _rt::as_i64(t1_1);
+                },
+              }
+              *base.add(24).cast::<u8>() = (_rt::as_i32(prefix0)) as u8;
+            }
+          }
+          let ptr4 = ret_area.0.as_mut_ptr().cast::<u8>();
+          #[cfg(target_arch = "wasm32")]
+          #[link(wasm_import_module = "hep:filter/subscription@0.1.0")]
+          unsafe extern "C" {
+            #[link_name = "networks"]
+            fn wit_import5(_: *mut u8, _: usize, _: *mut u8, );
+          }
+
+          #[cfg(not(target_arch = "wasm32"))]
+          unsafe extern "C" fn wit_import5(_: *mut u8, _: usize, _: *mut u8, ) { unreachable!() }
+          wit_import5(result3, len3, ptr4);
+          let l6 = i32::from(*ptr4.add(0).cast::<u8>());
+          let result15 = match l6 {
+            0 => {
+              let e = ();
+              Ok(e)
+            }
+            1 => {
+              let e = {
+                let l7 = i32::from(*ptr4.add(::core::mem::size_of::<*const u8>()).cast::<u8>());
+                let v14 = match l7 {
+                  0 => {
+                    SubscribeError::NotNow
+                  }
+                  1 => {
+                    SubscribeError::BadLength
+                  }
+                  2 => {
+                    let e14 = {
+                      let l8 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l9 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len10 = l9;
+                      let bytes10 = _rt::Vec::from_raw_parts(l8.cast(), len10, len10);
+
+                      _rt::string_lift(bytes10)
+                    };
+                    SubscribeError::BadValue(e14)
+                  }
+                  n => {
+                    debug_assert_eq!(n, 3, "invalid enum discriminant");
+                    let e14 = {
+                      let l11 = *ptr4.add(2*::core::mem::size_of::<*const u8>()).cast::<*mut u8>();
+                      let l12 = *ptr4.add(3*::core::mem::size_of::<*const u8>()).cast::<usize>();
+                      let len13 = l12;
+                      let bytes13 = _rt::Vec::from_raw_parts(l11.cast(), len13, len13);
+
+                      _rt::string_lift(bytes13)
+                    };
+                    SubscribeError::Other(e14)
+                  }
+                };
+
+                v14
+              };
+              Err(e)
+            }
+            _ => _rt::invalid_enum_discriminant(),
+          };
+          result15
+        }
+      }
+
+    }
+
   }
 }
 #[allow(dead_code, clippy::all)]
@@ -4508,12 +6262,44 @@ mod _rt {
       self as i64
     }
   }
+  pub unsafe fn bool_lift(val: u8) -> bool {
+    if cfg!(debug_assertions) {
+      match val {
+        0 => false,
+        1 => true,
+        _ => panic!("invalid bool discriminant"),
+      }
+    } else {
+      val != 0
+    }
+  }
+  pub use alloc_crate::alloc;
+
+  pub fn as_f64<T: AsF64>(t: T) -> f64 {
+    t.as_f64()
+  }
+
+  pub trait AsF64 {
+    fn as_f64(self) -> f64;
+  }
+
+  impl<'a, T: Copy + AsF64> AsF64 for &'a T {
+    fn as_f64(self) -> f64 {
+      (*self).as_f64()
+    }
+  }
+  
+  impl AsF64 for f64 {
+    #[inline]
+    fn as_f64(self) -> f64 {
+      self as f64
+    }
+  }
   
   #[cfg(target_arch = "wasm32")]
   pub fn run_ctors_once() {
     wit_bindgen::rt::run_ctors_once();
   }
-  pub use alloc_crate::alloc;
   extern crate alloc as alloc_crate;
 }
 
@@ -4546,93 +6332,121 @@ macro_rules! __export_filter_impl {
     #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:hep:filter@0.1.0:filter:imports and exports")]
     #[doc(hidden)]
     #[allow(clippy::octal_escapes)]
-    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3959] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xfa\x1d\x01A\x02\x01\
-A\x18\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
-\0\x0aip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\
-\0\x03\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02\
-id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint3\
-2\x0ainet4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\
-\x03\0\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-a\
-ddr\x01y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\
-\x04\0\x0bchunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdic\
-t\x03\0\x0e\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\
-\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-versi\
-on\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/type\
-s@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chun\
-k-id\x02\x03\0\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoin\
-t\x02\x03\0\0\x0aip-address\x01BI\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\
-\x03\x02\x01\x02\x04\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chun\
-k-id\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\
-\x05\x04\0\x0aedit-error\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\
-\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-pr\
-otocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destination-port{\x08agent\
--idy\x0epayload-lengthy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07\
-scalars\x03\0\x0e\x01r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\
-\0\x06sender\x03\0\x10\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\
-\0\x05batch\x03\x01\x01h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\
-\x16\x01p\x0f\x01@\x01\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01\
-p}\x01@\x04\x04self\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batc\
-h.payload\x01\x1a\x01@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payl\
-oads\x01\x1b\x01k\x19\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[m\
-ethod]batch.chunk\x01\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05\
-indexy\x02id\x05\x04form\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01\
-p\x01\x01@\x02\x04self\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\
-\x02\x04self\x15\x05indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\
-\x18[method]batch.agent-name\x01#\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14\
-[method]batch.sender\x01$\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07paylo\
-ad\x19\0%\x04\0\x19[method]batch.set-payload\x01&\x01p\x13\x01@\x04\x04self\x15\x05\
-indexy\x05spans'\x04fill}\0%\x04\0\x12[method]batch.mask\x01(\x01@\x04\x04self\x15\
-\x05indexy\x02id\x05\x04body\x19\0%\x04\0\x17[method]batch.set-chunk\x01)\x01@\x04\
-\x04self\x15\x05indexy\x02id\x05\x05value\x07\0%\x04\0\x1d[method]batch.set-chun\
-k-value\x01*\x04\0\x17[method]batch.add-chunk\x01)\x01j\x01y\x01\x09\x01@\x03\x04\
-self\x15\x05indexy\x02id\x05\0+\x04\0\x1a[method]batch.remove-chunk\x01,\x01@\x04\
-\x04self\x15\x05indexy\x06source\x0b\x0bdestination\x0b\0%\x04\0\x16[method]batc\
-h.set-flow\x01-\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0%\x04\0\x1d[meth\
-od]batch.set-ip-protocol\x01.\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0%\
-\x04\0\x1e[method]batch.set-payload-type\x01/\x01@\x03\x04self\x15\x05indexy\x08\
-agent-idy\0%\x04\0\x1a[method]batch.set-agent-id\x010\x01@\x03\x04self\x15\x05in\
-dexy\x0bcaptured-atw\0%\x04\0\x1d[method]batch.set-captured-at\x011\x01@\x03\x04\
-self\x15\x05indexy\x0ecorrelation-id\x19\0%\x04\0\x20[method]batch.set-correlati\
-on-id\x012\x03\0\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\
-\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\
-\x02\x01\x05\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\
-\x03\0\x06\x04\0\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06\
-source\x07\x0bdestination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\
-\x04\0\x13[static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0b\
-ip-protocol}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01\
-h\x08\x01j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[met\
-hod]packet.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\
-\0\x1e[method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-at\
-w\x01\0\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08\
-agent-idy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\
-\x0ecorrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01\
-@\x02\x04self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\
-\x01@\x03\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-ch\
-unk\x01\x16\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]p\
-acket.add-chunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07versi\
-on}\0\x18\x04\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1\
-.0\x05\x09\x02\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\
-\x0a\x04\0\x05batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\
-\x0bnot-granted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05qu\
-ota\0\0\x08too-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such\
--packet\0\0\x05other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\
-\x01\x01i\x08\x01j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]coll\
-ector.open\x01\x0b\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06pack\
-et\x0d\0\x0e\x04\0\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05typ\
-e1s\x03id1s\x05type2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\
-\x01h\x01\x01@\x03\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]c\
-ollector.relay\x01\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01\
-@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03\
-all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04\
-warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\
-\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x02\x03\0\0\x07verdi\
-ct\x01B\x0b\x02\x03\x02\x01\x0f\x04\0\x07verdict\x03\0\0\x02\x03\x02\x01\x0a\x04\
-\0\x05batch\x03\0\x02\x01j\0\x01s\x01@\0\0\x04\x04\0\x04init\x01\x05\x01h\x03\x01\
-p\x01\x01@\x01\x07packets\x06\0\x07\x04\0\x08on-batch\x01\x08\x04\0\x1ahep:filte\
-r/callbacks@0.1.0\x05\x10\x04\0\x17hep:filter/filter@0.1.0\x04\0\x0b\x0c\x01\0\x06\
-filter\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258\
-.3\x10wit-bindgen-rust\x060.61.1";
+    pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 5217] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xe4'\x01A\x02\x01A\x20\
+\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\0\x0a\
+ip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\0\x03\
+\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02id\x06\
+\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint32\x0ai\
+net4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\x03\0\
+\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-addr\x01\
+y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\x04\0\x0b\
+chunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdict\x03\0\x0e\
+\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\0\x08too-\
+long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-version\x01s\0\x05\
+other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/types@0.1.0\x05\0\
+\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chunk-id\x02\x03\0\
+\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoint\x02\x03\0\0\x0a\
+ip-address\x01BN\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\x03\x02\x01\x02\x04\
+\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chunk-id\x03\0\x04\x02\x03\
+\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x0aedit-er\
+ror\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\x02\x03\x02\x01\x07\
+\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-protocol}\x0cpayload-t\
+ype}\x05marks}\x0bsource-port{\x10destination-port{\x08agent-idy\x0epayload-leng\
+thy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07scalars\x03\0\x0e\x01\
+r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\0\x06sender\x03\0\x10\
+\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\0\x05batch\x03\x01\x01\
+h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\x16\x01p\x0f\x01@\x01\
+\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01p}\x01@\x04\x04self\
+\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batch.payload\x01\x1a\x01\
+@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payloads\x01\x1b\x01k\x19\
+\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[method]batch.chunk\x01\
+\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05indexy\x02id\x05\x04f\
+orm\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01p\x01\x01@\x02\x04se\
+lf\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\x02\x04self\x15\x05\
+indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\x18[method]batch.a\
+gent-name\x01#\x01ks\x01@\x02\x04self\x15\x05indexy\0$\x04\0\x18[method]batch.si\
+p-method\x01%\x01@\x03\x04self\x15\x05indexy\x04names\0\x1c\x04\0\x18[method]bat\
+ch.sip-header\x01&\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14[method]batch.s\
+ender\x01'\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07payload\x19\0(\x04\0\
+\x19[method]batch.set-payload\x01)\x01p\x13\x01@\x04\x04self\x15\x05indexy\x05sp\
+ans*\x04fill}\0(\x04\0\x12[method]batch.mask\x01+\x01@\x04\x04self\x15\x05indexy\
+\x02id\x05\x04body\x19\0(\x04\0\x17[method]batch.set-chunk\x01,\x01@\x04\x04self\
+\x15\x05indexy\x02id\x05\x05value\x07\0(\x04\0\x1d[method]batch.set-chunk-value\x01\
+-\x04\0\x17[method]batch.add-chunk\x01,\x01j\x01y\x01\x09\x01@\x03\x04self\x15\x05\
+indexy\x02id\x05\0.\x04\0\x1a[method]batch.remove-chunk\x01/\x01@\x04\x04self\x15\
+\x05indexy\x06source\x0b\x0bdestination\x0b\0(\x04\0\x16[method]batch.set-flow\x01\
+0\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0(\x04\0\x1d[method]batch.set-i\
+p-protocol\x011\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0(\x04\0\x1e[met\
+hod]batch.set-payload-type\x012\x01@\x03\x04self\x15\x05indexy\x08agent-idy\0(\x04\
+\0\x1a[method]batch.set-agent-id\x013\x01@\x03\x04self\x15\x05indexy\x0bcaptured\
+-atw\0(\x04\0\x1d[method]batch.set-captured-at\x014\x01@\x03\x04self\x15\x05inde\
+xy\x0ecorrelation-id\x19\0(\x04\0\x20[method]batch.set-correlation-id\x015\x03\0\
+\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\0\x08chunk-id\
+\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\x02\x01\x05\x04\
+\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x06\x04\0\
+\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06source\x07\x0b\
+destination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\x04\0\x13[\
+static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0bip-proto\
+col}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01h\x08\x01\
+j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[method]packe\
+t.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\0\x1e[\
+method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-atw\x01\0\
+\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08agent-i\
+dy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\x0eco\
+rrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01@\x02\x04\
+self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\x01@\x03\
+\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-chunk\x01\x16\
+\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]packet.add-c\
+hunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07version}\0\x18\x04\
+\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1.0\x05\x09\x02\
+\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\x0a\x04\0\x05\
+batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\x0bnot-gran\
+ted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05quota\0\0\x08t\
+oo-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such-packet\0\0\x05\
+other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\x01\x01i\x08\x01\
+j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]collector.open\x01\x0b\
+\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06packet\x0d\0\x0e\x04\0\
+\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05type1s\x03id1s\x05typ\
+e2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\x01h\x01\x01@\x03\
+\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]collector.relay\x01\
+\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01@\x01\x03keys\0\
+\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03all\x01\x04\x03\
+\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04warn\x04info\
+\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\x04\0\x03l\
+og\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x01B\x03\x01@\0\0w\x04\0\x04wal\
+l\x01\0\x04\0\x09monotonic\x01\0\x03\0\x16hep:filter/clock@0.1.0\x05\x0f\x01B\x0f\
+\x01q\x05\x0dtoo-many-keys\x01y\0\x0ftoo-many-octets\x01w\0\x07bad-key\0\0\x0cno\
+t-a-number\0\0\x05other\x01s\0\x04\0\x0bstate-error\x03\0\0\x01p}\x01k\x02\x01@\x01\
+\x03keys\0\x03\x04\0\x03get\x01\x04\x01kw\x01j\0\x01\x01\x01@\x03\x03keys\x05val\
+ue\x02\x10ttl-milliseconds\x05\0\x06\x04\0\x03set\x01\x07\x01@\x01\x03keys\0\x7f\
+\x04\0\x06remove\x01\x08\x01j\x01x\x01\x01\x01@\x03\x03keys\x02byx\x10ttl-millis\
+econds\x05\0\x09\x04\0\x03add\x01\x0a\x03\0\x16hep:filter/state@0.1.0\x05\x10\x01\
+B\x1d\x01q\x08\x07not-now\0\0\x08bad-name\x01s\0\x08conflict\0\0\x05quota\x01y\0\
+\x0cwrong-labels\x01y\0\x08too-long\x01y\0\x0abad-number\0\0\x05other\x01s\0\x04\
+\0\x0cmetric-error\x03\0\0\x04\0\x07counter\x03\x01\x04\0\x05gauge\x03\x01\x04\0\
+\x09histogram\x03\x01\x01ps\x01i\x02\x01j\x01\x06\x01\x01\x01@\x03\x04names\x04h\
+elps\x06labels\x05\0\x07\x04\0\x17[static]counter.declare\x01\x08\x01h\x02\x01j\0\
+\x01\x01\x01@\x03\x04self\x09\x06labels\x05\x02byw\0\x0a\x04\0\x13[method]counte\
+r.add\x01\x0b\x01i\x03\x01j\x01\x0c\x01\x01\x01@\x03\x04names\x04helps\x06labels\
+\x05\0\x0d\x04\0\x15[static]gauge.declare\x01\x0e\x01h\x03\x01@\x03\x04self\x0f\x06\
+labels\x05\x05valueu\0\x0a\x04\0\x11[method]gauge.set\x01\x10\x01pu\x01i\x04\x01\
+j\x01\x12\x01\x01\x01@\x04\x04names\x04helps\x06labels\x05\x06bounds\x11\0\x13\x04\
+\0\x19[static]histogram.declare\x01\x14\x01h\x04\x01@\x03\x04self\x15\x06labels\x05\
+\x05valueu\0\x0a\x04\0\x19[method]histogram.observe\x01\x16\x03\0\x18hep:filter/\
+metrics@0.1.0\x05\x11\x01B\x13\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\0\x01\
+q\x04\x07not-now\0\0\x0abad-length\0\0\x09bad-value\x01s\0\x05other\x01s\0\x04\0\
+\x0fsubscribe-error\x03\0\x02\x01r\x02\x07address\x01\x06prefix}\x04\0\x07networ\
+k\x03\0\x04\x01p}\x01j\0\x01\x03\x01@\x01\x05types\x06\0\x07\x04\0\x0dpayload-ty\
+pes\x01\x08\x01py\x01@\x01\x03ids\x09\0\x07\x04\0\x09agent-ids\x01\x0a\x01ps\x01\
+@\x01\x07methods\x0b\0\x07\x04\0\x0bsip-methods\x01\x0c\x01p\x05\x01@\x01\x08net\
+works\x0d\0\x07\x04\0\x08networks\x01\x0e\x03\0\x1dhep:filter/subscription@0.1.0\
+\x05\x12\x02\x03\0\0\x07verdict\x01B\x0b\x02\x03\x02\x01\x13\x04\0\x07verdict\x03\
+\0\0\x02\x03\x02\x01\x0a\x04\0\x05batch\x03\0\x02\x01j\0\x01s\x01@\0\0\x04\x04\0\
+\x04init\x01\x05\x01h\x03\x01p\x01\x01@\x01\x07packets\x06\0\x07\x04\0\x08on-bat\
+ch\x01\x08\x04\0\x1ahep:filter/callbacks@0.1.0\x05\x14\x04\0\x17hep:filter/filte\
+r@0.1.0\x04\0\x0b\x0c\x01\0\x06filter\x03\0\0\0G\x09producers\x01\x0cprocessed-b\
+y\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
   };
   )
 }
@@ -4643,90 +6457,118 @@ pub use __export_filter_impl as export;
 #[unsafe(link_section = "component-type:wit-bindgen:0.61.1:hep:filter@0.1.0:filter-with-all-of-its-exports-removed:encoded world")]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 3891] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x96\x1d\x01A\x02\x01\
-A\x15\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\
-\0\x0aip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\
-\0\x03\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02\
-id\x06\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint3\
-2\x0ainet4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\
-\x03\0\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-a\
-ddr\x01y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\
-\x04\0\x0bchunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdic\
-t\x03\0\x0e\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\
-\0\x08too-long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-versi\
-on\x01s\0\x05other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/type\
-s@0.1.0\x05\0\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chun\
-k-id\x02\x03\0\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoin\
-t\x02\x03\0\0\x0aip-address\x01BI\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\
-\x03\x02\x01\x02\x04\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chun\
-k-id\x03\0\x04\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\
-\x05\x04\0\x0aedit-error\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\
-\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-pr\
-otocol}\x0cpayload-type}\x05marks}\x0bsource-port{\x10destination-port{\x08agent\
--idy\x0epayload-lengthy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07\
-scalars\x03\0\x0e\x01r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\
-\0\x06sender\x03\0\x10\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\
-\0\x05batch\x03\x01\x01h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\
-\x16\x01p\x0f\x01@\x01\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01\
-p}\x01@\x04\x04self\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batc\
-h.payload\x01\x1a\x01@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payl\
-oads\x01\x1b\x01k\x19\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[m\
-ethod]batch.chunk\x01\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05\
-indexy\x02id\x05\x04form\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01\
-p\x01\x01@\x02\x04self\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\
-\x02\x04self\x15\x05indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\
-\x18[method]batch.agent-name\x01#\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14\
-[method]batch.sender\x01$\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07paylo\
-ad\x19\0%\x04\0\x19[method]batch.set-payload\x01&\x01p\x13\x01@\x04\x04self\x15\x05\
-indexy\x05spans'\x04fill}\0%\x04\0\x12[method]batch.mask\x01(\x01@\x04\x04self\x15\
-\x05indexy\x02id\x05\x04body\x19\0%\x04\0\x17[method]batch.set-chunk\x01)\x01@\x04\
-\x04self\x15\x05indexy\x02id\x05\x05value\x07\0%\x04\0\x1d[method]batch.set-chun\
-k-value\x01*\x04\0\x17[method]batch.add-chunk\x01)\x01j\x01y\x01\x09\x01@\x03\x04\
-self\x15\x05indexy\x02id\x05\0+\x04\0\x1a[method]batch.remove-chunk\x01,\x01@\x04\
-\x04self\x15\x05indexy\x06source\x0b\x0bdestination\x0b\0%\x04\0\x16[method]batc\
-h.set-flow\x01-\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0%\x04\0\x1d[meth\
-od]batch.set-ip-protocol\x01.\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0%\
-\x04\0\x1e[method]batch.set-payload-type\x01/\x01@\x03\x04self\x15\x05indexy\x08\
-agent-idy\0%\x04\0\x1a[method]batch.set-agent-id\x010\x01@\x03\x04self\x15\x05in\
-dexy\x0bcaptured-atw\0%\x04\0\x1d[method]batch.set-captured-at\x011\x01@\x03\x04\
-self\x15\x05indexy\x0ecorrelation-id\x19\0%\x04\0\x20[method]batch.set-correlati\
-on-id\x012\x03\0\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\
-\0\x08chunk-id\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\
-\x02\x01\x05\x04\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\
-\x03\0\x06\x04\0\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06\
-source\x07\x0bdestination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\
-\x04\0\x13[static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0b\
-ip-protocol}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01\
-h\x08\x01j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[met\
-hod]packet.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\
-\0\x1e[method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-at\
-w\x01\0\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08\
-agent-idy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\
-\x0ecorrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01\
-@\x02\x04self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\
-\x01@\x03\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-ch\
-unk\x01\x16\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]p\
-acket.add-chunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07versi\
-on}\0\x18\x04\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1\
-.0\x05\x09\x02\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\
-\x0a\x04\0\x05batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\
-\x0bnot-granted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05qu\
-ota\0\0\x08too-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such\
--packet\0\0\x05other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\
-\x01\x01i\x08\x01j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]coll\
-ector.open\x01\x0b\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06pack\
-et\x0d\0\x0e\x04\0\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05typ\
-e1s\x03id1s\x05type2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\
-\x01h\x01\x01@\x03\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]c\
-ollector.relay\x01\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01\
-@\x01\x03keys\0\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03\
-all\x01\x04\x03\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04\
-warn\x04info\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\
-\x04\0\x03log\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x04\07hep:filter/fil\
-ter-with-all-of-its-exports-removed@0.1.0\x04\0\x0b,\x01\0&filter-with-all-of-it\
-s-exports-removed\x03\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-compone\
-nt\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 5149] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x80'\x01A\x02\x01A\x1d\
+\x01B\x12\x01o\x02ww\x01q\x03\x04none\0\0\x04ipv4\x01y\0\x04ipv6\x01\0\0\x04\0\x0a\
+ip-address\x03\0\x01\x01r\x02\x07address\x02\x04port{\x04\0\x08endpoint\x03\0\x03\
+\x01r\x02\x06vendor{\x04kind{\x04\0\x08chunk-id\x03\0\x05\x01p}\x01r\x02\x02id\x06\
+\x04body\x07\x04\0\x05chunk\x03\0\x08\x01m\x07\x05uint8\x06uint16\x06uint32\x0ai\
+net4-addr\x0ainet6-addr\x0butf8-string\x0coctet-string\x04\0\x0achunk-form\x03\0\
+\x0a\x01q\x07\x05uint8\x01}\0\x06uint16\x01{\0\x06uint32\x01y\0\x0ainet4-addr\x01\
+y\0\x0ainet6-addr\x01\0\0\x0butf8-string\x01s\0\x0coctet-string\x01\x07\0\x04\0\x0b\
+chunk-value\x03\0\x0c\x01m\x03\x04pass\x04skip\x04drop\x04\0\x07verdict\x03\0\x0e\
+\x01q\x08\x0eno-such-packet\0\0\x0cout-of-range\x01y\0\x0ano-payload\0\0\x08too-\
+long\x01y\0\x0bwrong-width\x01y\0\x0dbad-addresses\0\0\x0enot-in-version\x01s\0\x05\
+other\x01s\0\x04\0\x0aedit-error\x03\0\x10\x03\0\x16hep:filter/types@0.1.0\x05\0\
+\x02\x03\0\0\x05chunk\x02\x03\0\0\x0achunk-form\x02\x03\0\0\x08chunk-id\x02\x03\0\
+\0\x0bchunk-value\x02\x03\0\0\x0aedit-error\x02\x03\0\0\x08endpoint\x02\x03\0\0\x0a\
+ip-address\x01BN\x02\x03\x02\x01\x01\x04\0\x05chunk\x03\0\0\x02\x03\x02\x01\x02\x04\
+\0\x0achunk-form\x03\0\x02\x02\x03\x02\x01\x03\x04\0\x08chunk-id\x03\0\x04\x02\x03\
+\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x06\x02\x03\x02\x01\x05\x04\0\x0aedit-er\
+ror\x03\0\x08\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x0a\x02\x03\x02\x01\x07\
+\x04\0\x0aip-address\x03\0\x0c\x01r\x0b\x07version}\x0bip-protocol}\x0cpayload-t\
+ype}\x05marks}\x0bsource-port{\x10destination-port{\x08agent-idy\x0epayload-leng\
+thy\x06source\x0d\x0bdestination\x0d\x0bcaptured-atw\x04\0\x07scalars\x03\0\x0e\x01\
+r\x04\x09transports\x04peer\x0b\x05local\x0b\x08listeners\x04\0\x06sender\x03\0\x10\
+\x01r\x02\x06offsety\x06lengthy\x04\0\x04span\x03\0\x12\x04\0\x05batch\x03\x01\x01\
+h\x14\x01@\x01\x04self\x15\0y\x04\0\x11[method]batch.len\x01\x16\x01p\x0f\x01@\x01\
+\x04self\x15\0\x17\x04\0\x15[method]batch.scalars\x01\x18\x01p}\x01@\x04\x04self\
+\x15\x05indexy\x06offsety\x03maxy\0\x19\x04\0\x15[method]batch.payload\x01\x1a\x01\
+@\x02\x04self\x15\x03maxy\0\x19\x04\0\x16[method]batch.payloads\x01\x1b\x01k\x19\
+\x01@\x03\x04self\x15\x05indexy\x02id\x05\0\x1c\x04\0\x13[method]batch.chunk\x01\
+\x1d\x01k\x07\x01j\x01\x1e\x01\x09\x01@\x04\x04self\x15\x05indexy\x02id\x05\x04f\
+orm\x03\0\x1f\x04\0\x19[method]batch.chunk-value\x01\x20\x01p\x01\x01@\x02\x04se\
+lf\x15\x05indexy\0!\x04\0\x14[method]batch.chunks\x01\"\x01@\x02\x04self\x15\x05\
+indexy\0\x1c\x04\0\x1c[method]batch.correlation-id\x01#\x04\0\x18[method]batch.a\
+gent-name\x01#\x01ks\x01@\x02\x04self\x15\x05indexy\0$\x04\0\x18[method]batch.si\
+p-method\x01%\x01@\x03\x04self\x15\x05indexy\x04names\0\x1c\x04\0\x18[method]bat\
+ch.sip-header\x01&\x01@\x02\x04self\x15\x05indexy\0\x11\x04\0\x14[method]batch.s\
+ender\x01'\x01j\0\x01\x09\x01@\x03\x04self\x15\x05indexy\x07payload\x19\0(\x04\0\
+\x19[method]batch.set-payload\x01)\x01p\x13\x01@\x04\x04self\x15\x05indexy\x05sp\
+ans*\x04fill}\0(\x04\0\x12[method]batch.mask\x01+\x01@\x04\x04self\x15\x05indexy\
+\x02id\x05\x04body\x19\0(\x04\0\x17[method]batch.set-chunk\x01,\x01@\x04\x04self\
+\x15\x05indexy\x02id\x05\x05value\x07\0(\x04\0\x1d[method]batch.set-chunk-value\x01\
+-\x04\0\x17[method]batch.add-chunk\x01,\x01j\x01y\x01\x09\x01@\x03\x04self\x15\x05\
+indexy\x02id\x05\0.\x04\0\x1a[method]batch.remove-chunk\x01/\x01@\x04\x04self\x15\
+\x05indexy\x06source\x0b\x0bdestination\x0b\0(\x04\0\x16[method]batch.set-flow\x01\
+0\x01@\x03\x04self\x15\x05indexy\x0bip-protocol}\0(\x04\0\x1d[method]batch.set-i\
+p-protocol\x011\x01@\x03\x04self\x15\x05indexy\x0cpayload-type}\0(\x04\0\x1e[met\
+hod]batch.set-payload-type\x012\x01@\x03\x04self\x15\x05indexy\x08agent-idy\0(\x04\
+\0\x1a[method]batch.set-agent-id\x013\x01@\x03\x04self\x15\x05indexy\x0bcaptured\
+-atw\0(\x04\0\x1d[method]batch.set-captured-at\x014\x01@\x03\x04self\x15\x05inde\
+xy\x0ecorrelation-id\x19\0(\x04\0\x20[method]batch.set-correlation-id\x015\x03\0\
+\x18hep:filter/packets@0.1.0\x05\x08\x01B%\x02\x03\x02\x01\x03\x04\0\x08chunk-id\
+\x03\0\0\x02\x03\x02\x01\x04\x04\0\x0bchunk-value\x03\0\x02\x02\x03\x02\x01\x05\x04\
+\0\x0aedit-error\x03\0\x04\x02\x03\x02\x01\x06\x04\0\x08endpoint\x03\0\x06\x04\0\
+\x06packet\x03\x01\x01p}\x01i\x08\x01j\x01\x0a\x01\x05\x01@\x05\x06source\x07\x0b\
+destination\x07\x0bip-protocol}\x0cpayload-type}\x07payload\x09\0\x0b\x04\0\x13[\
+static]packet.pack\x01\x0c\x01@\x04\x06source\x07\x0bdestination\x07\x0bip-proto\
+col}\x0cpayload-type}\0\x0b\x04\0\x19[static]packet.pack-parts\x01\x0d\x01h\x08\x01\
+j\0\x01\x05\x01@\x03\x04self\x0e\x04names\x05values\0\x0f\x04\0\x1f[method]packe\
+t.add-payload-part\x01\x10\x01@\x03\x04self\x0e\x04names\x02ids\0\x0f\x04\0\x1e[\
+method]packet.add-correlation\x01\x11\x01@\x02\x04self\x0e\x0bcaptured-atw\x01\0\
+\x04\0\x1e[method]packet.set-captured-at\x01\x12\x01@\x02\x04self\x0e\x08agent-i\
+dy\x01\0\x04\0\x1b[method]packet.set-agent-id\x01\x13\x01@\x02\x04self\x0e\x0eco\
+rrelation-id\x09\0\x0f\x04\0![method]packet.set-correlation-id\x01\x14\x01@\x02\x04\
+self\x0e\x04jsons\0\x0f\x04\0$[method]packet.set-extra-correlation\x01\x15\x01@\x03\
+\x04self\x0e\x02id\x01\x04body\x09\0\x0f\x04\0\x18[method]packet.add-chunk\x01\x16\
+\x01@\x03\x04self\x0e\x02id\x01\x05value\x03\0\x0f\x04\0\x1e[method]packet.add-c\
+hunk-value\x01\x17\x01j\x01\x09\x01\x05\x01@\x02\x04self\x0e\x07version}\0\x18\x04\
+\0\x15[method]packet.encode\x01\x19\x03\0\x18hep:filter/packing@0.1.0\x05\x09\x02\
+\x03\0\x01\x05batch\x02\x03\0\x02\x06packet\x01B\x17\x02\x03\x02\x01\x0a\x04\0\x05\
+batch\x03\0\0\x02\x03\x02\x01\x0b\x04\0\x06packet\x03\0\x02\x01q\x02\x0bnot-gran\
+ted\0\0\x05other\x01s\0\x04\0\x0aopen-error\x03\0\x04\x01q\x06\x05quota\0\0\x08t\
+oo-long\x01y\0\x0epostponed-full\0\0\x0abad-packet\x01s\0\x0eno-such-packet\0\0\x05\
+other\x01s\0\x04\0\x0asend-error\x03\0\x06\x04\0\x09collector\x03\x01\x01i\x08\x01\
+j\x01\x09\x01\x05\x01@\x01\x04names\0\x0a\x04\0\x16[static]collector.open\x01\x0b\
+\x01h\x08\x01h\x03\x01j\0\x01\x07\x01@\x02\x04self\x0c\x06packet\x0d\0\x0e\x04\0\
+\x16[method]collector.send\x01\x0f\x01@\x05\x04self\x0c\x05type1s\x03id1s\x05typ\
+e2s\x03id2s\0\x0e\x04\0\x1b[method]collector.correlate\x01\x10\x01h\x01\x01@\x03\
+\x04self\x0c\x07packets\x11\x05indexy\0\x0e\x04\0\x17[method]collector.relay\x01\
+\x12\x03\0\x18hep:filter/sending@0.1.0\x05\x0c\x01B\x07\x01ks\x01@\x01\x03keys\0\
+\0\x04\0\x03get\x01\x01\x01o\x02ss\x01p\x02\x01@\0\0\x03\x04\0\x03all\x01\x04\x03\
+\0\x17hep:filter/config@0.1.0\x05\x0d\x01B\x04\x01m\x04\x05error\x04warn\x04info\
+\x05debug\x04\0\x05level\x03\0\0\x01@\x02\x05level\x01\x04lines\x01\0\x04\0\x03l\
+og\x01\x02\x03\0\x14hep:filter/log@0.1.0\x05\x0e\x01B\x03\x01@\0\0w\x04\0\x04wal\
+l\x01\0\x04\0\x09monotonic\x01\0\x03\0\x16hep:filter/clock@0.1.0\x05\x0f\x01B\x0f\
+\x01q\x05\x0dtoo-many-keys\x01y\0\x0ftoo-many-octets\x01w\0\x07bad-key\0\0\x0cno\
+t-a-number\0\0\x05other\x01s\0\x04\0\x0bstate-error\x03\0\0\x01p}\x01k\x02\x01@\x01\
+\x03keys\0\x03\x04\0\x03get\x01\x04\x01kw\x01j\0\x01\x01\x01@\x03\x03keys\x05val\
+ue\x02\x10ttl-milliseconds\x05\0\x06\x04\0\x03set\x01\x07\x01@\x01\x03keys\0\x7f\
+\x04\0\x06remove\x01\x08\x01j\x01x\x01\x01\x01@\x03\x03keys\x02byx\x10ttl-millis\
+econds\x05\0\x09\x04\0\x03add\x01\x0a\x03\0\x16hep:filter/state@0.1.0\x05\x10\x01\
+B\x1d\x01q\x08\x07not-now\0\0\x08bad-name\x01s\0\x08conflict\0\0\x05quota\x01y\0\
+\x0cwrong-labels\x01y\0\x08too-long\x01y\0\x0abad-number\0\0\x05other\x01s\0\x04\
+\0\x0cmetric-error\x03\0\0\x04\0\x07counter\x03\x01\x04\0\x05gauge\x03\x01\x04\0\
+\x09histogram\x03\x01\x01ps\x01i\x02\x01j\x01\x06\x01\x01\x01@\x03\x04names\x04h\
+elps\x06labels\x05\0\x07\x04\0\x17[static]counter.declare\x01\x08\x01h\x02\x01j\0\
+\x01\x01\x01@\x03\x04self\x09\x06labels\x05\x02byw\0\x0a\x04\0\x13[method]counte\
+r.add\x01\x0b\x01i\x03\x01j\x01\x0c\x01\x01\x01@\x03\x04names\x04helps\x06labels\
+\x05\0\x0d\x04\0\x15[static]gauge.declare\x01\x0e\x01h\x03\x01@\x03\x04self\x0f\x06\
+labels\x05\x05valueu\0\x0a\x04\0\x11[method]gauge.set\x01\x10\x01pu\x01i\x04\x01\
+j\x01\x12\x01\x01\x01@\x04\x04names\x04helps\x06labels\x05\x06bounds\x11\0\x13\x04\
+\0\x19[static]histogram.declare\x01\x14\x01h\x04\x01@\x03\x04self\x15\x06labels\x05\
+\x05valueu\0\x0a\x04\0\x19[method]histogram.observe\x01\x16\x03\0\x18hep:filter/\
+metrics@0.1.0\x05\x11\x01B\x13\x02\x03\x02\x01\x07\x04\0\x0aip-address\x03\0\0\x01\
+q\x04\x07not-now\0\0\x0abad-length\0\0\x09bad-value\x01s\0\x05other\x01s\0\x04\0\
+\x0fsubscribe-error\x03\0\x02\x01r\x02\x07address\x01\x06prefix}\x04\0\x07networ\
+k\x03\0\x04\x01p}\x01j\0\x01\x03\x01@\x01\x05types\x06\0\x07\x04\0\x0dpayload-ty\
+pes\x01\x08\x01py\x01@\x01\x03ids\x09\0\x07\x04\0\x09agent-ids\x01\x0a\x01ps\x01\
+@\x01\x07methods\x0b\0\x07\x04\0\x0bsip-methods\x01\x0c\x01p\x05\x01@\x01\x08net\
+works\x0d\0\x07\x04\0\x08networks\x01\x0e\x03\0\x1dhep:filter/subscription@0.1.0\
+\x05\x12\x04\07hep:filter/filter-with-all-of-its-exports-removed@0.1.0\x04\0\x0b\
+,\x01\0&filter-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cpr\
+ocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
 
 #[inline(never)]
 #[doc(hidden)]

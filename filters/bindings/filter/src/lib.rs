@@ -40,10 +40,17 @@ mod config;
 pub mod generated;
 
 pub use config::Config;
+/// When the call at hand began.
+pub use generated::hep::filter::clock;
 pub use generated::hep::filter::log::Level;
+pub use generated::hep::filter::metrics::{Counter, Gauge, Histogram, MetricError};
 pub use generated::hep::filter::packets::{Batch, Scalars, Sender, Span};
 pub use generated::hep::filter::packing::Packet;
 pub use generated::hep::filter::sending::{Collector, OpenError, SendError};
+/// What the filter remembers beyond an instance.
+pub use generated::hep::filter::state;
+/// Which packets the filter wants to see; said in [`Filter::new`].
+pub use generated::hep::filter::subscription;
 pub use generated::hep::filter::types::{
     Chunk, ChunkForm, ChunkId, ChunkValue, EditError, Endpoint, IpAddress, Verdict,
 };
