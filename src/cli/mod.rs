@@ -3,6 +3,7 @@
 pub mod capture;
 mod check;
 pub mod dump;
+pub mod filter;
 pub mod live;
 mod logging;
 pub mod printer;
@@ -17,6 +18,7 @@ use clap::{Parser, Subcommand};
 
 pub use check::{CheckArgs, check};
 use dump::DumpArgs;
+use filter::FilterCommand;
 pub use run::{RunArgs, RunError, run};
 use send::SendArgs;
 
@@ -44,6 +46,9 @@ pub enum Command {
     Check(CheckArgs),
     Dump(DumpArgs),
     Send(SendArgs),
+    /// Look at filters without a gateway
+    #[command(subcommand)]
+    Filter(FilterCommand),
 }
 
 impl Cli {
@@ -58,6 +63,7 @@ impl Cli {
             Some(Command::Check(args)) => Ok(check(&args)),
             Some(Command::Dump(args)) => Ok(dump::dump(&args)?),
             Some(Command::Send(args)) => Ok(send::send(&args)?),
+            Some(Command::Filter(command)) => Ok(filter::execute(&command)?),
         }
     }
 }
@@ -72,4 +78,6 @@ pub enum CliError {
     Dump(#[from] dump::DumpError),
     #[error(transparent)]
     Send(#[from] send::SendError),
+    #[error(transparent)]
+    Filter(#[from] filter::FilterError),
 }

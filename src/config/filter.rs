@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::de::DeValue;
 
-use super::reader::{Section, kind_of, number_of};
+use super::reader::{Placed, Section, kind_of, number_of};
 use super::value::{self, ConfigValue};
 use super::{CollectorId, OnError, tenant};
 
@@ -18,6 +18,8 @@ pub struct Filter {
     pub name: String,
     /// The `.wasm` file.
     pub component: PathBuf,
+    /// The sha256 that the file must have.
+    pub sha256: Option<[u8; 32]>,
     /// What the filter reads through the interface `config`.
     pub config: BTreeMap<String, ConfigValue>,
     /// The collectors that it may open.
@@ -93,6 +95,10 @@ pub struct Limits {
     pub log_line_octets_max: usize,
     /// Octets of the component's file.
     pub component_octets_max: usize,
+    /// Functions of the component.
+    pub functions_max: usize,
+    /// Octets of one of them.
+    pub function_octets_max: usize,
     /// Keys that it remembers.
     pub state_keys_max: usize,
     /// Octets of keys and values that it remembers.
@@ -211,6 +217,7 @@ pub(super) fn read(
 ) -> Option<Filter> {
     let name = section.name("filter");
     let component = section.text_required("component", "the .wasm file").map(|path| folder.join(path.value));
+    let sha256 = read_sha256(&mut section);
     let config = value::read_all(section.table("config"), folder);
     let granted = section.texts("collectors");
     let collectors = super::resolve(&section, granted, "collector", collector_names);
@@ -224,6 +231,7 @@ pub(super) fn read(
     Some(Filter {
         name: name?,
         component: component?,
+        sha256,
         config,
         collectors: collectors.into_iter().map(CollectorId).collect(),
         on_error,
@@ -232,6 +240,20 @@ pub(super) fn read(
         limits,
         quarantine,
     })
+}
+
+fn read_sha256(section: &mut Section<'_, '_>) -> Option<[u8; 32]> {
+    let Placed { value, place } = section.text("sha256").filter(|sha256| !sha256.value.is_empty())?;
+    let digit = |octets: &[u8]| {
+        let text = std::str::from_utf8(octets).ok()?;
+        u8::from_str_radix(text, 16).ok().filter(|_| text.bytes().all(|octet| octet.is_ascii_hexdigit()))
+    };
+    let octets: Option<Vec<u8>> = value.as_bytes().chunks(2).map(digit).collect();
+    let sha256 = octets.filter(|_| value.len() == 64).and_then(|octets| octets.try_into().ok());
+    if sha256.is_none() {
+        section.complain(&place, format!("{value:?} is not a sha256: 64 hexadecimal digits"));
+    }
+    sha256
 }
 
 fn read_subscription(mut section: Section<'_, '_>, agent_ids: &BTreeMap<String, u32>) -> Subscription {
@@ -303,6 +325,8 @@ fn read_limits(mut section: Section<'_, '_>) -> Limits {
         log_lines_max: section.count("log_lines_max", 16, 0..=10_000),
         log_line_octets_max: section.count("log_line_octets_max", 1_024, 16..=65_536),
         component_octets_max: section.count("component_octets_max", 32 << 20, 1 << 10..=256 << 20),
+        functions_max: section.count("functions_max", 50_000, 1..=1_000_000),
+        function_octets_max: section.count("function_octets_max", 1 << 20, 1..=7_654_321),
         state_keys_max: section.count("state_keys_max", 1_000, 0..=1_000_000),
         state_octets_max: section.count("state_octets_max", 1 << 20, 0..=1 << 30),
         metrics_max: section.count("metrics_max", 32, 0..=1_000),

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
+use super::anatomy::{Anatomy, ImportClass};
 use super::belongings::Surroundings;
 use super::bindings;
 use super::cache;
@@ -19,9 +20,9 @@ use super::subscription::Wanted;
 use crate::config::{ConfigValue, Limits, ProtoHep, SecretError, Subscription};
 
 /// The package of our interfaces, and the version that this host speaks.
-const PACKAGE: &str = "hep:filter/";
+pub(super) const PACKAGE: &str = "hep:filter/";
 /// How the versions begin that an older or newer 0.1 has.
-const VERSION: &str = "@0.1.";
+pub(super) const VERSION: &str = "@0.1.";
 /// Octets of a page of WebAssembly's memory.
 const PAGE_OCTETS: u64 = 65_536;
 const CALLBACKS: &str = "hep:filter/callbacks@0.1.0";
@@ -110,6 +111,26 @@ pub enum Unfit {
     /// Not WebAssembly at all.
     #[error("is not WebAssembly: it begins with {0:02x?}")]
     NotWasm(Vec<u8>),
+    /// Another one than the operator has pinned.
+    #[error("has sha256 {actual}; the configuration pins {pinned}")]
+    Pinned {
+        /// What it has.
+        actual: String,
+        /// What it should have.
+        pinned: String,
+    },
+    /// More to compile than it may have.
+    #[error("has {actual} {what}; {limit} is {allowed}")]
+    TooComplex {
+        /// Functions, or octets in one function.
+        what: &'static str,
+        /// The limit's key.
+        limit: &'static str,
+        /// What it has.
+        actual: usize,
+        /// What it may have.
+        allowed: usize,
+    },
     /// A core module.
     #[error("is a WebAssembly core module, not a component; see filters/README.md for how to make one of it")]
     CoreModule,
@@ -161,7 +182,11 @@ impl Host {
             ReadError::TooLarge(reason) => unfit(reason),
         })?;
         let config = read_values(&name, &filter.config)?;
-        let sha256 = Sha256::digest(&wasm).into();
+        let sha256: [u8; 32] = Sha256::digest(&wasm).into();
+        if let Some(pinned) = filter.sha256.filter(|pinned| *pinned != sha256) {
+            return Err(unfit(Unfit::Pinned { actual: hex(&sha256), pinned: hex(&pinned) }));
+        }
+        check_complexity(&wasm, &filter.limits).map_err(unfit)?;
         let component = self.compile(&wasm, &sha256, self.cache.as_deref()).map_err(unfit)?;
         let stubs = check_imports(&component).map_err(unfit)?;
         check_exports(&component).map_err(unfit)?;
@@ -186,11 +211,6 @@ impl Host {
     }
 
     fn compile(&self, wasm: &[u8], sha256: &[u8; 32], folder: Option<&Path>) -> Result<Component, Unfit> {
-        match wasm {
-            [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
-            [0, b'a', b's', b'm', _, _, 0, 0, ..] => return Err(Unfit::CoreModule),
-            _ => return Err(Unfit::NotWasm(wasm.get(..8).unwrap_or(wasm).to_vec())),
-        }
         cache::compiled(&self.engine, wasm, sha256, folder).map_err(|error| Unfit::Invalid(format!("{error:#}")))
     }
 
@@ -363,14 +383,33 @@ fn read(filter: &crate::config::Filter) -> Result<Vec<u8>, ReadError> {
     std::fs::read(&filter.component).map_err(ReadError::System)
 }
 
+/// To compile takes time and memory that grow with these: they are bounded before it is begun.
+fn check_complexity(wasm: &[u8], limits: &Limits) -> Result<(), Unfit> {
+    match wasm {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
+        [0, b'a', b's', b'm', _, _, 0, 0, ..] => return Err(Unfit::CoreModule),
+        _ => return Err(Unfit::NotWasm(wasm.get(..8).unwrap_or(wasm).to_vec())),
+    }
+    let anatomy = Anatomy::read(wasm).map_err(Unfit::Invalid)?;
+    for (what, limit, actual, allowed) in [
+        ("functions", "functions_max", anatomy.functions, limits.functions_max),
+        ("octets in one function", "function_octets_max", anatomy.longest_function, limits.function_octets_max),
+    ] {
+        if actual > allowed {
+            return Err(Unfit::TooComplex { what, limit, actual, allowed });
+        }
+    }
+    Ok(())
+}
+
 /// The `wasi:*` imports; everything else must be ours.
 fn check_imports(component: &Component) -> Result<Vec<String>, Unfit> {
     let (mut stubs, mut refused) = (Vec::new(), Vec::new());
     for (name, _) in component.component_type().imports(component.engine()) {
-        if name.starts_with("wasi:") {
-            stubs.push(name.to_owned());
-        } else if !(name.starts_with(PACKAGE) && name.contains(VERSION)) {
-            refused.push(name.to_owned());
+        match ImportClass::of(name) {
+            ImportClass::Ours => {}
+            ImportClass::Stub => stubs.push(name.to_owned()),
+            ImportClass::Refused => refused.push(name.to_owned()),
         }
     }
     if refused.is_empty() { Ok(stubs) } else { Err(Unfit::Imports(refused)) }
@@ -408,6 +447,12 @@ fn types(error: wasmtime::Error) -> Unfit {
 
 fn list_or_nothing(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+/// The sha256 of a component in hexadecimal.
+#[must_use]
+pub fn sha256_hex(wasm: &[u8]) -> String {
+    hex(&Sha256::digest(wasm))
 }
 
 /// Octets in hexadecimal.

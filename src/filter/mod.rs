@@ -13,6 +13,7 @@
 //! - stack: the engine; handles and octets handed over in one host call: the store;
 //! - host calls, octets moved, packets sent, log lines of a call: the host functions ([`state::Call`]).
 
+mod anatomy;
 mod belongings;
 mod bindings;
 mod cache;
@@ -31,8 +32,9 @@ mod subscription;
 mod ticker;
 mod work;
 
+pub use anatomy::{Anatomy, ImportClass};
 pub use belongings::{Belongings, Surroundings};
-pub use component::{Filter, LoadError, Unfit};
+pub use component::{Filter, LoadError, Unfit, sha256_hex};
 pub use deadline::{Budget, Now};
 pub use engine::{Host, HostError, Size};
 pub use fault::Fault;

@@ -31,6 +31,8 @@ mod flow;
 mod generate;
 /// Guests that run into every limit there is, and what they do not get.
 mod hostile;
+/// What a component is made of, and which one may run.
+mod inspect;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;

@@ -87,6 +87,7 @@ fn load_with(
     let mut filter = config::Filter {
         name: "guest".into(),
         component,
+        sha256: None,
         config: BTreeMap::from([("colour".to_owned(), ConfigValue::Text("green".to_owned()))]),
         collectors: vec![CollectorId(3)],
         on_error: None,
