@@ -22,8 +22,9 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// All metrics.
 pub(super) fn text(view: &View) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
-    let filters = view.filters.iter().map(|filter| (filter.name.clone(), filter.sha256.clone())).collect();
-    let snapshot = Snapshot { totals: view.ledger.totals(), filters, seats: view.seats.clone() };
+    let shown = view.shown();
+    let filters = shown.filters.iter().map(|filter| (filter.name.clone(), filter.sha256.clone())).collect();
+    let snapshot = Snapshot { totals: view.ledger.totals(), filters, seats: shown.seats.clone() };
     registry.register_collector(Box::new(snapshot));
     let mut text = String::new();
     prometheus_client::encoding::text::encode(&mut text, &registry)?;
@@ -204,7 +205,7 @@ impl Snapshot {
                 let mut labels = labels.clone();
                 labels.push(("limit", limit.key()));
                 peaks.push((labels.clone(), seat.standing.peaks().get(limit)));
-                limits.push((labels, seat.limits.get(limit)));
+                limits.extend(seat.limits.as_ref().map(|limits| (labels, limits.get(limit))));
             }
         }
         gauges(encoder, "hepgate_filter_quarantined", "Whether the filter is out of the tenant's service", &out)?;

@@ -5,20 +5,21 @@ mod metrics;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use actix::Recipient;
 use actix_web::dev::ServerHandle;
 use actix_web::http::header::ContentType;
-use actix_web::{App, HttpResponse, HttpServer, web};
+use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Limits;
+use crate::config::{CollectorId, Limits, TenantId};
 use crate::filter::Belongings;
 use crate::ledger::Ledger;
 use crate::message::Drain;
-use crate::tenant::Standing;
+use crate::tenant::{Evidence, Standing};
 
 /// Simultaneous requests: one who watches, and a few who are curious.
 const CONNECTIONS_MAX: usize = 64;
@@ -35,35 +36,102 @@ pub struct FilterInfo {
 /// A filter in a tenant's chain, for those who watch.
 #[derive(Clone, Debug)]
 pub struct SeatInfo {
+    /// Whether it is still in the chain; its counters stay.
+    pub is_seated: bool,
+    /// Its component; empty if it is gone.
+    pub sha256: String,
     /// What its instances may use.
-    pub limits: Limits,
+    pub limits: Option<Limits>,
     /// How it stands with the tenant, on all workers together.
     pub standing: Arc<Standing>,
     /// What it remembers, and its own metrics.
     pub belongings: Belongings,
 }
 
-/// What can be seen of a running gateway.
-#[derive(Debug)]
-pub struct View {
-    /// The counters.
-    pub ledger: Arc<Ledger>,
+/// A tenant, for those who watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TenantInfo {
+    /// Its row in the ledger.
+    pub id: TenantId,
+    /// Its name.
+    pub name: String,
+    /// Its chain.
+    pub filters: Vec<String>,
+    /// Where its packets go.
+    pub route: Vec<String>,
+}
+
+/// A collector, for those who watch.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CollectorInfo {
+    /// Its row in the ledger.
+    pub id: CollectorId,
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub to: String,
+}
+
+/// What a gateway is at the moment.
+#[derive(Debug, Default)]
+pub struct Shown {
     /// The filters that are loaded.
     pub filters: Vec<FilterInfo>,
     /// The filters in chains, in the order of the ledger's seats.
     pub seats: Vec<SeatInfo>,
+    /// In the order of their rules.
+    pub tenants: Vec<TenantInfo>,
+    /// In the order in which they came.
+    pub collectors: Vec<CollectorInfo>,
     /// The actors that must be there, by what they are.
     pub actors: Vec<(String, Recipient<Drain>)>,
+}
+
+/// What the gateway is asked to do, and where the answer goes.
+#[derive(Debug)]
+pub enum Command {
+    /// Read the configuration again. What has changed, or all that is wrong with it.
+    Reload(oneshot::Sender<Result<String, String>>),
+}
+
+/// What can be seen of a running gateway, and the way to ask it for something.
+#[derive(Debug)]
+pub struct View {
+    /// The counters.
+    pub ledger: Arc<Ledger>,
     /// Whether packets are taken.
     pub ready: AtomicBool,
+    /// Where evidence is kept.
+    pub evidence: Option<Arc<Evidence>>,
+    shown: RwLock<Arc<Shown>>,
+    commands: mpsc::Sender<Command>,
 }
 
 impl View {
+    /// Nothing is there yet.
+    #[must_use]
+    pub fn new(ledger: Arc<Ledger>, evidence: Option<Arc<Evidence>>, commands: mpsc::Sender<Command>) -> Arc<Self> {
+        let (ready, shown) = (AtomicBool::new(false), RwLock::default());
+        Arc::new(Self { ledger, ready, evidence, shown, commands })
+    }
+
+    /// This is what there is from now on.
+    pub fn show(&self, shown: Shown) {
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(shown);
+    }
+
+    /// What there is.
+    #[must_use]
+    pub fn shown(&self) -> Arc<Shown> {
+        Arc::clone(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The actors that have died: their part of the work is not done any more.
     #[must_use]
-    pub fn dead_actors(&self) -> Vec<&str> {
-        let dead = self.actors.iter().filter(|(_, actor)| !actor.connected());
-        dead.map(|(name, _)| name.as_str()).collect()
+    pub fn dead_actors(&self) -> Vec<String> {
+        let shown = self.shown();
+        let dead = shown.actors.iter().filter(|(_, actor)| !actor.connected());
+        dead.map(|(name, _)| name.clone()).collect()
     }
 }
 
@@ -93,7 +161,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener, AdminError> {
     TcpListener::bind(address).map_err(|reason| AdminError { address, reason })
 }
 
-/// Serves `/metrics`, `/healthz` and `/readyz`.
+/// Serves `/metrics`, `/healthz`, `/readyz` and what controls the gateway.
 ///
 /// # Errors
 /// [`AdminError`]: there is no thread to be had, or the socket cannot be watched.
@@ -109,6 +177,7 @@ pub fn serve(listener: TcpListener, view: Arc<View>) -> Result<Admin, AdminError
                     .route("/metrics", web::get().to(metrics_page))
                     .route("/healthz", web::get().to(healthz))
                     .route("/readyz", web::get().to(readyz))
+                    .route("/reload", web::post().to(reload))
             };
             let server = HttpServer::new(app).workers(1).max_connections(CONNECTIONS_MAX).disable_signals();
             let server = server.shutdown_timeout(1).listen(listener)?.run();
@@ -164,4 +233,31 @@ async fn readyz(view: web::Data<View>) -> HttpResponse {
         return HttpResponse::Ok().content_type(ContentType::plaintext()).body("ready\n");
     }
     HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body("not ready\n")
+}
+
+/// A page of some other site can have a browser send requests here, but it cannot keep the browser from saying so.
+fn is_from_a_page(request: &HttpRequest) -> bool {
+    request.headers().contains_key("Origin")
+}
+
+fn refuse_pages() -> HttpResponse {
+    HttpResponse::Forbidden().content_type(ContentType::plaintext()).body("requests from web pages are not answered\n")
+}
+
+async fn reload(view: web::Data<View>, request: HttpRequest) -> HttpResponse {
+    if is_from_a_page(&request) {
+        return refuse_pages();
+    }
+    let (answer, result) = oneshot::channel();
+    let plain = |mut response: actix_web::HttpResponseBuilder, text: String| {
+        response.content_type(ContentType::plaintext()).body(text)
+    };
+    if view.commands.try_send(Command::Reload(answer)).is_err() {
+        return plain(HttpResponse::ServiceUnavailable(), "the gateway is busy reloading, or stopping\n".to_owned());
+    }
+    match result.await {
+        Ok(Ok(changed)) => plain(HttpResponse::Ok(), format!("{changed}\n")),
+        Ok(Err(complaints)) => plain(HttpResponse::UnprocessableEntity(), format!("{complaints}\n")),
+        Err(_) => plain(HttpResponse::ServiceUnavailable(), "the gateway is stopping\n".to_owned()),
+    }
 }

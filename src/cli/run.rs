@@ -9,16 +9,18 @@ use std::time::Duration;
 use clap::Args;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::logging;
-use crate::admin::View;
-use crate::config::{Config, ConfigError, Destination, Transport};
+use crate::admin::{Command, View};
+use crate::config::{Config, ConfigError, Transport};
 use crate::gateway::{Gateway, GatewayError, Summary};
 use crate::ledger::Totals;
 
-/// Run the gateway until SIGTERM, SIGINT or SIGHUP
+/// Run the gateway until SIGTERM or SIGINT
 ///
-/// The first signal ends it in order: nothing more is taken, what is under way is finished, within the grace period of
+/// SIGHUP has it read its configuration again: what is wrong is told, and changes nothing; what did not change goes on
+/// untouched. The first of the other signals ends it in order: nothing more is taken, what is under way is finished, within the grace period of
 /// the configuration. A second one ends it at once.
 #[derive(Debug, Args)]
 pub struct RunArgs {
@@ -53,29 +55,78 @@ pub fn run(args: &RunArgs) -> Result<ExitCode, RunError> {
     served
 }
 
+/// Requests to the gateway that may wait: one who reloads does so now and then.
+const COMMANDS_MAX: usize = 4;
+
 async fn serve(config: &Config, args: &RunArgs) -> Result<ExitCode, RunError> {
     let mut signals = Signals::new()?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), config = %args.config.display(), "hepgate starts");
     raise_descriptor_limit(config);
-    let gateway = Gateway::start(config).await?;
+    let (commands, mut incoming) = mpsc::channel(COMMANDS_MAX);
+    let mut gateway = Gateway::start(config, commands).await?;
     introduce(config, &gateway);
     let summaries = config.gateway.summary.map(|every| actix_rt::spawn(summarize(Arc::clone(gateway.view()), every)));
-    let name = signals.next().await;
-    tracing::info!(signal = name, grace_ms = config.gateway.grace.as_millis(), "stopping");
+    let name = loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                "SIGHUP" => drop(reload(&mut gateway, args).await),
+                name => break name,
+            },
+            Some(Command::Reload(answer)) = incoming.recv() => {
+                let result = reload(&mut gateway, args).await;
+                // Who asked may have lost patience.
+                let _ = answer.send(result);
+            }
+        }
+    };
+    let grace = gateway.config().gateway.grace;
+    tracing::info!(signal = name, grace_ms = grace.as_millis(), "stopping");
     if let Some(summaries) = summaries {
         summaries.abort();
     }
     let view = Arc::clone(gateway.view());
-    let totals = tokio::select! {
-        totals = gateway.stop(config.gateway.grace) => totals,
-        name = signals.next() => {
-            tracing::warn!(signal = name, "stopped at once");
-            say_farewell(&view.ledger.totals());
-            return Ok(ExitCode::FAILURE);
+    let stop = gateway.stop(grace);
+    tokio::pin!(stop);
+    let totals = loop {
+        tokio::select! {
+            totals = &mut stop => break totals,
+            name = signals.next() => {
+                // There is nothing left to reload.
+                if name == "SIGHUP" {
+                    continue;
+                }
+                tracing::warn!(signal = name, "stopped at once");
+                say_farewell(&view.ledger.totals());
+                return Ok(ExitCode::FAILURE);
+            }
         }
     };
     say_farewell(&totals);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Reads the configuration again and takes it, or says why not.
+async fn reload(gateway: &mut Gateway, args: &RunArgs) -> Result<String, String> {
+    let result = match Config::load(&args.config) {
+        Ok(config) => gateway.reload(config).await.map_err(|error| error.to_string()),
+        Err(error) => Err(error.to_string()),
+    };
+    match result {
+        Ok(reloaded) => {
+            tracing::info!("reloaded: {reloaded}");
+            for listening in gateway.listening() {
+                let (name, transport) = (listening.name.as_str(), listening.transport.as_str());
+                tracing::debug!(listener = name, at = %format!("hep_{transport}:{}", listening.address), "listens");
+            }
+            Ok(reloaded.to_string())
+        }
+        Err(complaints) => {
+            for complaint in complaints.lines() {
+                tracing::error!("not reloaded: {complaint}");
+            }
+            Err(complaints)
+        }
+    }
 }
 
 /// Descriptors beside those of the connections that agents may open: sockets of workers and collectors, files, epoll.
@@ -100,15 +151,11 @@ fn introduce(config: &Config, gateway: &Gateway) {
         let (name, transport) = (listening.name.as_str(), listening.transport.as_str());
         tracing::info!(listener = name, at = %format!("hep_{transport}:{}", listening.address), "listening");
     }
-    for filter in &gateway.view().filters {
+    for filter in &gateway.view().shown().filters {
         tracing::info!(filter = filter.name, sha256 = filter.sha256, "filter");
     }
     for collector in &config.collectors {
-        let to = match &collector.destination {
-            Destination::Udp { to, .. } | Destination::Tcp { to, .. } => to.to_string(),
-            Destination::File(file) => format!("file:{}", file.folder.display()),
-        };
-        tracing::info!(collector = collector.name, to, "collector");
+        tracing::info!(collector = collector.name, to = %collector.destination, "collector");
     }
     for tenant in &config.tenants {
         let filters =
@@ -134,7 +181,10 @@ async fn summarize(view: Arc<View>, every: Duration) {
         let now = view.ledger.totals();
         tracing::info!("last {} s: {}", every.as_secs_f64(), Summary::between(&before, &now));
         for dead in view.dead_actors() {
-            tracing::error!(actor = dead, "dead: its part of the work is not done any more; restart the gateway");
+            tracing::error!(
+                actor = dead.as_str(),
+                "dead: its part of the work is not done any more; restart the gateway"
+            );
         }
         before = now;
     }
@@ -142,14 +192,14 @@ async fn summarize(view: Arc<View>, every: Duration) {
 
 /// All that happened, and whether anything was lost uncounted.
 fn say_farewell(totals: &Totals) {
-    let nothing = crate::ledger::Ledger::new(totals.rows().clone()).totals();
+    let nothing = Totals::nothing(totals.rows());
     tracing::info!("stopped: {}", Summary::between(&nothing, totals));
     for discrepancy in totals.discrepancies() {
         tracing::error!("the ledger does not add up: {discrepancy}");
     }
 }
 
-/// SIGTERM, SIGINT, and SIGHUP, which would end the process without a word otherwise: there is no reload yet.
+/// SIGTERM and SIGINT end the gateway, SIGHUP has it read its configuration again.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,5 +1,6 @@
 //! `[[collector]]`: where HEP goes.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +44,16 @@ pub enum Destination {
     },
     /// pcapng files in a folder.
     File(FileSettings),
+}
+
+impl fmt::Display for Destination {
+    /// As it is written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Udp { to, .. } | Self::Tcp { to, .. } => to.fmt(f),
+            Self::File(settings) => write!(f, "file:{}", settings.folder.display()),
+        }
+    }
 }
 
 /// In which version packets leave over UDP.

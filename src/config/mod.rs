@@ -4,6 +4,7 @@
 //! their ranges. What only the machine can say (a file that is not there, a port in use) is said at the start.
 
 mod address;
+mod align;
 mod collector;
 mod filter;
 mod hep_id;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use address::{ListenAddr, RemoteAddr, Transport};
+pub use align::Gone;
 pub use collector::{Collector, Destination, FileFormat, FileSettings, StreamSettings, VersionOut};
 pub use filter::{Filter, Limit, Limits, Quarantine, Subscription};
 pub use listener::{Listener, StreamLimits};
@@ -70,8 +72,12 @@ pub struct Config {
     pub collectors: Vec<Collector>,
     /// In the order of the file.
     pub filters: Vec<Filter>,
-    /// In the order of the file, which is the order of their rules.
+    /// In the order of the file.
     pub tenants: Vec<Tenant>,
+    /// The order of the tenants' rules.
+    pub tenant_order: Vec<TenantId>,
+    /// What is in the lists only to keep its place; see [`Config::aligned`].
+    pub gone: Gone,
 }
 
 /// Threads, times, folders.
@@ -285,7 +291,22 @@ fn read(complaints: &Complaints<'_>, folder: &Path) -> Option<Config> {
         tenants.extend(tenant::read(section, &names, &mut default_tenant, folder));
     }
     root.finish();
-    Some(Config { gateway, log, admin, proto_hep, sandbox, agent_ids, listeners, collectors, filters, tenants })
+    let tenant_order = (0..tenants.len()).map(TenantId).collect();
+    let gone = Gone::default();
+    Some(Config {
+        gateway,
+        log,
+        admin,
+        proto_hep,
+        sandbox,
+        agent_ids,
+        listeners,
+        collectors,
+        filters,
+        tenants,
+        tenant_order,
+        gone,
+    })
 }
 
 /// Names of agent ids.

@@ -20,15 +20,24 @@ impl Belongings {
     /// Nothing yet, within these limits.
     #[must_use]
     pub fn new(limits: &Limits) -> Self {
-        let metrics = MetricLimits {
-            metrics_max: limits.metrics_max,
-            series_max: limits.metric_series_max,
-            label_octets_max: limits.metric_label_octets_max,
-        };
         Self {
             remembered: Remembered::new(limits.state_keys_max, limits.state_octets_max),
-            metrics: GuestMetrics::new(metrics),
+            metrics: GuestMetrics::new(metric_limits(limits)),
         }
+    }
+
+    /// Other limits from now on; what there is stays.
+    pub fn set_limits(&self, limits: &Limits) {
+        self.remembered.set_limits(limits.state_keys_max, limits.state_octets_max);
+        self.metrics.set_limits(metric_limits(limits));
+    }
+}
+
+const fn metric_limits(limits: &Limits) -> MetricLimits {
+    MetricLimits {
+        metrics_max: limits.metrics_max,
+        series_max: limits.metric_series_max,
+        label_octets_max: limits.metric_label_octets_max,
     }
 }
 

@@ -51,7 +51,7 @@ impl std::fmt::Debug for Filter {
 }
 
 /// What the instances of a filter are told and may use.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Settings {
     limits: Limits,
     subscription: Subscription,
@@ -59,7 +59,6 @@ struct Settings {
     /// The same as it may be shown.
     shown_config: Arc<BTreeMap<String, String>>,
     proto_hep: Arc<ProtoHep>,
-    listeners: Arc<[String]>,
 }
 
 /// Why a file is not a filter that can be run here.
@@ -163,26 +162,14 @@ pub enum Unfit {
 impl Host {
     /// Reads, checks and compiles the filter's component. Nothing of it runs yet.
     ///
-    /// `proto_hep` is how what the filter makes is packed; `listeners` are the listeners' names.
+    /// `proto_hep` is how what the filter makes is packed.
     ///
     /// # Errors
     /// [`LoadError`], in one sentence.
-    pub fn load(
-        &self,
-        filter: &crate::config::Filter,
-        proto_hep: &ProtoHep,
-        listeners: Arc<[String]>,
-    ) -> Result<Arc<Filter>, LoadError> {
+    pub fn load(&self, filter: &crate::config::Filter, proto_hep: &ProtoHep) -> Result<Arc<Filter>, LoadError> {
         let name = filter.name.clone();
         let unfit = |reason| LoadError::Unfit { filter: name.clone(), path: filter.component.clone(), reason };
-        let wasm = read(filter).map_err(|error| match error {
-            ReadError::System(reason) => {
-                LoadError::Read { filter: name.clone(), path: filter.component.clone(), reason }
-            }
-            ReadError::TooLarge(reason) => unfit(reason),
-        })?;
-        let config = read_values(&name, &filter.config)?;
-        let sha256: [u8; 32] = Sha256::digest(&wasm).into();
+        let (wasm, sha256, settings) = prepare(filter, proto_hep)?;
         if let Some(pinned) = filter.sha256.filter(|pinned| *pinned != sha256) {
             return Err(unfit(Unfit::Pinned { actual: hex(&sha256), pinned: hex(&pinned) }));
         }
@@ -197,14 +184,6 @@ impl Host {
             component.get_export_index(Some(&interface), function)
         };
         let (tick, stop) = (optional(TICKER, "on-tick"), optional(LAST_CALL, "on-stop"));
-        let settings = Settings {
-            limits: filter.limits.clone(),
-            subscription: filter.subscription.clone(),
-            config: Arc::new(config),
-            shown_config: Arc::new(filter.config.iter().map(shown).collect()),
-            proto_hep: Arc::new(proto_hep.clone()),
-            listeners,
-        };
         let octets = wasm.len();
         let (host, wanted) = (self.clone(), OnceLock::new());
         Ok(Arc::new(Filter { host, name, sha256, octets, stubs, prepared, tick, stop, wanted, settings }))
@@ -266,6 +245,20 @@ impl Filter {
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.settings.limits
+    }
+
+    /// Whether loading this now would give the same filter again.
+    #[must_use]
+    pub fn is_still(&self, filter: &crate::config::Filter, proto_hep: &ProtoHep) -> bool {
+        prepare(filter, proto_hep).is_ok_and(|(_, sha256, settings)| {
+            self.name == filter.name && self.sha256 == sha256 && self.settings == settings
+        })
+    }
+
+    /// Whether the other one is the same component, told the same things and with the same limits.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.name == other.name && self.sha256 == other.sha256 && self.settings == other.settings
     }
 
     /// The same component, but told these things beside or instead of what it is told.
@@ -345,7 +338,8 @@ impl Filter {
     }
 
     pub(super) fn new_state(&self, surroundings: Surroundings) -> State {
-        let Settings { limits, config, proto_hep, listeners, .. } = self.settings.clone();
+        let Settings { limits, config, proto_hep, .. } = self.settings.clone();
+        let listeners = Arc::clone(&self.host.listeners);
         State::new(limits, config, surroundings, proto_hep, listeners, Arc::clone(&self.host.ticker))
     }
 }
@@ -367,6 +361,26 @@ fn read_values(filter: &str, values: &BTreeMap<String, ConfigValue>) -> Result<B
         Err(reason) => Err(LoadError::Secret { filter: filter.to_owned(), key: key.clone(), reason }),
     };
     values.iter().map(read).collect()
+}
+
+/// What loading begins with: the octets, their sha256, and what the instances will be told.
+fn prepare(filter: &crate::config::Filter, proto_hep: &ProtoHep) -> Result<(Vec<u8>, [u8; 32], Settings), LoadError> {
+    let name = filter.name.clone();
+    let wasm = read(filter).map_err(|error| match error {
+        ReadError::System(reason) => LoadError::Read { filter: name.clone(), path: filter.component.clone(), reason },
+        ReadError::TooLarge(reason) => {
+            LoadError::Unfit { filter: name.clone(), path: filter.component.clone(), reason }
+        }
+    })?;
+    let sha256 = Sha256::digest(&wasm).into();
+    let settings = Settings {
+        limits: filter.limits.clone(),
+        subscription: filter.subscription.clone(),
+        config: Arc::new(read_values(&name, &filter.config)?),
+        shown_config: Arc::new(filter.config.iter().map(shown).collect()),
+        proto_hep: Arc::new(proto_hep.clone()),
+    };
+    Ok((wasm, sha256, settings))
 }
 
 enum ReadError {

@@ -1,7 +1,7 @@
 //! The engine that all filters share: how guests are compiled, where their memory comes from, what they may import.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
@@ -18,6 +18,8 @@ pub(super) const MEMORIES_MAX: u32 = 4;
 pub(super) const TABLES_MAX: u32 = 8;
 /// Instances that the pool can hold. Each memory reserves 4 GiB of addresses, of which there are 128 TiB.
 const INSTANCES_MAX: u32 = 4_096;
+/// Instances beside those that are configured at the start: for tenants and filters that come later.
+const LATER_INSTANCES: usize = 256;
 /// Instances beside those of the chains: for checks at the start.
 const SPARE_INSTANCES: u32 = 8;
 
@@ -43,6 +45,10 @@ pub struct Host {
     pub(super) linker: Arc<Linker<State>>,
     pub(super) ticker: Arc<Ticker>,
     pub(super) cache: Option<PathBuf>,
+    /// What was asked for, with more instances.
+    size: Size,
+    /// The names of the listeners, for `sender`.
+    pub(super) listeners: Arc<RwLock<Vec<String>>>,
 }
 
 impl std::fmt::Debug for Host {
@@ -76,11 +82,43 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub fn new(size: &Size) -> Result<Self, HostError> {
+        let most = usize::try_from(INSTANCES_MAX).unwrap_or(usize::MAX);
+        // Filters and tenants may be added later.
+        let instances = size.instances.max((size.instances + LATER_INSTANCES).min(most));
+        let size = Size { instances, ..size.clone() };
+        let size = &size;
         let engine = Engine::new(&engine_config(size)?).map_err(refused)?;
         let mut linker = Linker::new(&engine);
         bindings::Filter::add_to_linker::<_, HasSelf<State>>(&mut linker, |state| state).map_err(refused)?;
         let ticker = Arc::new(Ticker::start(engine.weak())?);
-        Ok(Self { engine, linker: Arc::new(linker), ticker, cache: size.cache.clone() })
+        let (linker, cache, listeners) = (Arc::new(linker), size.cache.clone(), Arc::default());
+        Ok(Self { engine, linker, ticker, cache, size: size.clone(), listeners })
+    }
+}
+
+impl Host {
+    /// The listeners by their places, as filters are told of them.
+    pub fn set_listeners(&self, names: Vec<String>) {
+        *self.listeners.write().unwrap_or_else(PoisonError::into_inner) = names;
+    }
+
+    /// Whether this host holds what is wanted now, or why not.
+    ///
+    /// # Errors
+    /// What it lacks, with the figures. Only a new host can have more.
+    pub fn has_room(&self, wanted: &Size) -> Result<(), String> {
+        for (what, has, wants) in [
+            ("filter instances", self.size.instances, wanted.instances),
+            ("octets of memory for one filter", self.size.memory_octets_max, wanted.memory_octets_max),
+            ("table elements for one filter", self.size.table_elements_max, wanted.table_elements_max),
+        ] {
+            if wants > has {
+                return Err(format!(
+                    "{wants} {what} are wanted; the sandbox was set up for {has}: restart the gateway"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -30,12 +30,12 @@ pub struct MetricLimits {
 /// The metrics of a filter.
 #[derive(Debug)]
 pub struct GuestMetrics {
-    limits: MetricLimits,
     inner: Mutex<Inner>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Inner {
+    limits: MetricLimits,
     metrics: Vec<Metric>,
     series: Vec<Series>,
     places: HashMap<(usize, Vec<String>), usize>,
@@ -116,7 +116,13 @@ impl GuestMetrics {
     /// None yet.
     #[must_use]
     pub fn new(limits: MetricLimits) -> Arc<Self> {
-        Arc::new(Self { limits, inner: Mutex::default() })
+        let inner = Inner { limits, metrics: Vec::new(), series: Vec::new(), places: HashMap::new() };
+        Arc::new(Self { inner: Mutex::new(inner) })
+    }
+
+    /// Other limits from now on. What is there already stays.
+    pub fn set_limits(&self, limits: MetricLimits) {
+        self.lock().limits = limits;
     }
 
     /// How many series there are.
@@ -172,8 +178,8 @@ impl GuestMetrics {
             let same = inner.metrics.get(place).is_some_and(|metric| metric.kind == kind && metric.labels == labels);
             return if same { Ok(place) } else { Err(MetricRefused::Conflict) };
         }
-        if inner.metrics.len() >= self.limits.metrics_max {
-            return Err(MetricRefused::Quota(self.limits.metrics_max));
+        if inner.metrics.len() >= inner.limits.metrics_max {
+            return Err(MetricRefused::Quota(inner.limits.metrics_max));
         }
         inner.metrics.push(Metric { name, help: clean(help, HELP_OCTETS_MAX), kind, labels });
         Ok(inner.metrics.len() - 1)
@@ -186,22 +192,22 @@ impl GuestMetrics {
         if labels.len() != declared.labels.len() {
             return Err(MetricRefused::WrongLabels(declared.labels.len()));
         }
-        if labels.iter().any(|label| label.len() > self.limits.label_octets_max) {
-            return Err(MetricRefused::TooLong(self.limits.label_octets_max));
+        if labels.iter().any(|label| label.len() > inner.limits.label_octets_max) {
+            return Err(MetricRefused::TooLong(inner.limits.label_octets_max));
         }
         let value = match &declared.kind {
             MetricKind::Counter => MetricValue::Counter(0),
             MetricKind::Gauge => MetricValue::Gauge(0.0),
             MetricKind::Histogram(bounds) => MetricValue::Histogram(vec![0; bounds.len() + 1], 0.0),
         };
-        let labels: Vec<String> = labels.iter().map(|label| clean(label, self.limits.label_octets_max)).collect();
+        let labels: Vec<String> = labels.iter().map(|label| clean(label, inner.limits.label_octets_max)).collect();
         let key = (metric, labels);
         if let Some(place) = inner.places.get(&key) {
             return Ok(*place);
         }
         let place = inner.series.len();
-        if place >= self.limits.series_max {
-            return Err(MetricRefused::Quota(self.limits.series_max));
+        if place >= inner.limits.series_max {
+            return Err(MetricRefused::Quota(inner.limits.series_max));
         }
         inner.series.push(Series { metric, labels: key.1.clone(), value });
         inner.places.insert(key, place);

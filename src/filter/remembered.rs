@@ -1,6 +1,7 @@
 //! What a filter remembers: keys with values, shared by all instances of one filter of one tenant, within a quota.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What a key counts for beside its octets, so that many small ones do not pass for nothing.
@@ -13,8 +14,8 @@ const SWEEP_MICROS: u64 = 1_000_000;
 /// What a filter remembers.
 #[derive(Debug)]
 pub struct Remembered {
-    keys_max: usize,
-    octets_max: usize,
+    keys_max: AtomicUsize,
+    octets_max: AtomicUsize,
     inner: Mutex<Inner>,
 }
 
@@ -80,7 +81,14 @@ impl Remembered {
     /// Nothing yet; at most so many keys, and so many octets of keys and values.
     #[must_use]
     pub fn new(keys_max: usize, octets_max: usize) -> Arc<Self> {
+        let (keys_max, octets_max) = (AtomicUsize::new(keys_max), AtomicUsize::new(octets_max));
         Arc::new(Self { keys_max, octets_max, inner: Mutex::default() })
+    }
+
+    /// Other limits from now on. What is there already stays.
+    pub fn set_limits(&self, keys_max: usize, octets_max: usize) {
+        self.keys_max.store(keys_max, Ordering::Relaxed);
+        self.octets_max.store(octets_max, Ordering::Relaxed);
     }
 
     /// Keys and octets, also those whose time is over and which nobody has missed yet.
@@ -152,11 +160,13 @@ impl Remembered {
     }
 
     fn fits(&self, inner: &Inner, keys: usize, octets: usize) -> Result<(), Full> {
-        if inner.entries.len() + inner.promised_keys + keys > self.keys_max {
-            return Err(Full::Keys(self.keys_max));
+        let (keys_max, octets_max) = (self.keys_max.load(Ordering::Relaxed), self.octets_max.load(Ordering::Relaxed));
+        // What needs no more than it has is taken, also if there is more than may be since the limits changed.
+        if keys > 0 && inner.entries.len() + inner.promised_keys + keys > keys_max {
+            return Err(Full::Keys(keys_max));
         }
-        if inner.octets.saturating_add(inner.promised_octets).saturating_add(octets) > self.octets_max {
-            return Err(Full::Octets(self.octets_max));
+        if octets > 0 && inner.octets.saturating_add(inner.promised_octets).saturating_add(octets) > octets_max {
+            return Err(Full::Octets(octets_max));
         }
         Ok(())
     }

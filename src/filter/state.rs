@@ -1,7 +1,7 @@
 //! What a store holds: the settings of its filter, the call at hand, and what it has used of its limits.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
@@ -72,7 +72,7 @@ pub(super) struct State {
     /// How what the filter makes is packed.
     pub(super) proto_hep: Arc<ProtoHep>,
     /// Names of the listeners, for `sender`.
-    pub(super) listeners: Arc<[String]>,
+    pub(super) listeners: Arc<RwLock<Vec<String>>>,
     resources: ResourceTable,
     /// Handles in it, and the most that there were.
     handles: usize,
@@ -224,7 +224,7 @@ impl State {
         config: Arc<BTreeMap<String, String>>,
         surroundings: Surroundings,
         proto_hep: Arc<ProtoHep>,
-        listeners: Arc<[String]>,
+        listeners: Arc<RwLock<Vec<String>>>,
         ticker: Arc<Ticker>,
     ) -> Self {
         let mut resources = ResourceTable::new();

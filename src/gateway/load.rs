@@ -7,29 +7,37 @@ use std::sync::Arc;
 use super::GatewayError;
 use crate::config::{Config, Filter as FilterConfig, FilterId, Tenant, TenantId};
 use crate::filter::{Budget, Filter, Grant, Host, LogLevel, Size, Surroundings};
-use crate::ledger::ids;
 use crate::message::{Backlog, wall_clock};
 use crate::tenant::TenantTable;
 
 /// The filters of a configuration.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct LoadedFilters {
-    /// In the order of the configuration.
-    filters: Vec<Arc<Filter>>,
+    host: Host,
+    filters: BTreeMap<FilterId, Arc<Filter>>,
     /// Those that a tenant tells something of its own.
     of_tenants: BTreeMap<(TenantId, FilterId), Arc<Filter>>,
 }
 
 impl LoadedFilters {
     /// All of them, as they are for tenants that tell them nothing.
-    #[must_use]
-    pub fn all(&self) -> &[Arc<Filter>] {
-        &self.filters
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Filter>> {
+        self.filters.values()
     }
 
     /// A filter as it is for a tenant.
     pub(super) fn get(&self, tenant: TenantId, id: FilterId) -> Option<&Arc<Filter>> {
-        self.of_tenants.get(&(tenant, id)).or_else(|| self.filters.get(id.0))
+        self.of_tenants.get(&(tenant, id)).or_else(|| self.filters.get(&id))
+    }
+
+    /// Whether a filter was taken as it is.
+    pub(super) fn is_same(&self, other: &Self, id: FilterId) -> bool {
+        matches!((self.filters.get(&id), other.filters.get(&id)), (Some(a), Some(b)) if Arc::ptr_eq(a, b))
+    }
+
+    /// Tells the filters what the listeners are called.
+    pub(super) fn name_listeners(&self, config: &Config) {
+        self.host.set_listeners(config.listeners.iter().map(|listener| listener.name.clone()).collect());
     }
 }
 
@@ -39,66 +47,91 @@ impl LoadedFilters {
 /// # Errors
 /// [`GatewayError`]: about the first filter that cannot be run.
 pub fn load(config: &Config, workers: usize) -> Result<LoadedFilters, GatewayError> {
-    let (loaded, mut errors) = try_load(config, workers)?;
+    let (loaded, mut errors) = load_beside(config, workers, None)?;
     if errors.is_empty() { Ok(loaded) } else { Err(errors.swap_remove(0)) }
 }
 
 /// Everything that is wrong with the filters and the rules of a configuration, in sentences.
 #[must_use]
 pub fn check(config: &Config) -> Vec<String> {
-    let mut complaints = match try_load(config, super::worker_count(config).get()) {
+    let mut complaints = match load_beside(config, super::worker_count(config).get(), None) {
         Ok((_, errors)) => errors.iter().map(ToString::to_string).collect(),
         Err(error) => vec![error.to_string()],
     };
-    complaints.extend(TenantTable::new(&config.tenants).err().map(|error| error.to_string()));
-    complaints.extend(super::worker::outgoing_keys(config).err().map(|error| error.to_string()));
+    complaints.extend(TenantTable::new(config.live_tenants()).err().map(|error| error.to_string()));
+    complaints.extend(super::parts::outgoing_keys(config).err().map(|error| error.to_string()));
     complaints
 }
 
-/// What can be loaded, and every reason why something else cannot.
-fn try_load(config: &Config, workers: usize) -> Result<(LoadedFilters, Vec<GatewayError>), GatewayError> {
-    let host = Host::new(&size(config, workers))?;
-    let (mut filters, mut errors) = (Vec::new(), Vec::new());
-    let mut by_id = BTreeMap::new();
-    for (id, filter) in ids(&config.filters, FilterId) {
-        match load_one(config, &host, filter) {
+/// What can be loaded, and every reason why something else cannot. Of `old`, what is still the same is taken as it is.
+///
+/// # Errors
+/// There is no sandbox for it at all.
+pub(super) fn load_beside(
+    config: &Config,
+    workers: usize,
+    old: Option<&LoadedFilters>,
+) -> Result<(LoadedFilters, Vec<GatewayError>), GatewayError> {
+    let wanted = size(config, workers);
+    let host = match old {
+        None => Host::new(&wanted)?,
+        Some(old) => {
+            old.host.has_room(&wanted).map_err(GatewayError::NoRoom)?;
+            old.host.clone()
+        }
+    };
+    let (mut filters, mut errors) = (BTreeMap::new(), Vec::new());
+    for (id, filter) in config.live_filters() {
+        let same = old.and_then(|old| old.filters.get(&id)).filter(|same| same.is_still(filter, &config.proto_hep));
+        match same.map_or_else(|| load_one(config, &host, filter), |same| Ok(Arc::clone(same))) {
             Ok(loaded) => {
-                by_id.insert(id, Arc::clone(&loaded));
-                filters.push(loaded);
+                filters.insert(id, loaded);
             }
             Err(error) => errors.push(error),
         }
     }
     let mut of_tenants = BTreeMap::new();
-    for (tenant, settings) in ids(&config.tenants, TenantId) {
+    for (tenant, settings) in config.live_tenants() {
         for (id, more) in &settings.config {
-            let (Some(loaded), Some(filter)) = (by_id.get(id), config.filters.get(id.0)) else { continue };
-            let of_tenant = |error: GatewayError| GatewayError::OfTenant {
-                tenant: settings.name.clone(),
-                reason: error.to_string(),
-            };
-            let told = loaded.told(more).map_err(GatewayError::from);
-            match told.and_then(|told| try_out(config, filter, &told).map(|()| told)) {
+            let (Some(loaded), Some(filter)) = (filters.get(id), config.filters.get(id.0)) else { continue };
+            let same = old.and_then(|old| old.of_tenants.get(&(tenant, *id)));
+            match tell(config, filter, loaded, more, same) {
                 Ok(told) => {
                     of_tenants.insert((tenant, *id), told);
                 }
-                Err(error) => errors.push(of_tenant(error)),
+                Err(error) => {
+                    errors.push(GatewayError::OfTenant { tenant: settings.name.clone(), reason: error.to_string() });
+                }
             }
         }
     }
-    Ok((LoadedFilters { filters, of_tenants }, errors))
+    Ok((LoadedFilters { host, filters, of_tenants }, errors))
+}
+
+/// A filter that is told more, or `old`, if that is the same.
+fn tell(
+    config: &Config,
+    filter: &FilterConfig,
+    loaded: &Arc<Filter>,
+    more: &BTreeMap<String, crate::config::ConfigValue>,
+    old: Option<&Arc<Filter>>,
+) -> Result<Arc<Filter>, GatewayError> {
+    let told = loaded.told(more)?;
+    if let Some(same) = old.filter(|old| old.is_like(&told)) {
+        return Ok(Arc::clone(same));
+    }
+    try_out(config, filter, &told)?;
+    Ok(told)
 }
 
 fn load_one(config: &Config, host: &Host, filter: &FilterConfig) -> Result<Arc<Filter>, GatewayError> {
-    let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
-    let loaded = host.load(filter, &config.proto_hep, listeners)?;
+    let loaded = host.load(filter, &config.proto_hep)?;
     // A filter that needs what only tenants tell it is tried with that.
-    let is_told = |tenant: &Tenant| tenant.config.keys().any(|id| config.filters.get(id.0) == Some(filter));
-    let is_used_plain = |tenant: &Tenant| {
-        let uses = |id: &FilterId| config.filters.get(id.0) == Some(filter) && !tenant.config.contains_key(id);
-        tenant.filters.iter().any(uses)
-    };
-    if config.tenants.iter().any(is_used_plain) || !config.tenants.iter().any(is_told) {
+    let is_it = |id: &FilterId| config.filters.get(id.0) == Some(filter);
+    let is_told = |tenant: &Tenant| tenant.config.keys().any(is_it);
+    let is_used_plain = |tenant: &Tenant| tenant.filters.iter().any(|id| is_it(id) && !tenant.config.contains_key(id));
+    let mut tenants = config.live_tenants().map(|(_, tenant)| tenant);
+    if tenants.any(is_used_plain) || !config.live_tenants().any(|(_, tenant)| is_told(tenant)) {
         try_out(config, filter, &loaded)?;
     }
     Ok(loaded)
@@ -124,8 +157,8 @@ fn try_out(config: &Config, filter: &FilterConfig, loaded: &Arc<Filter>) -> Resu
 }
 
 fn size(config: &Config, workers: usize) -> Size {
-    let seats: usize = config.tenants.iter().map(|tenant| tenant.filters.len()).sum();
-    let limits = || config.filters.iter().map(|filter| &filter.limits);
+    let seats: usize = config.live_tenants().map(|(_, tenant)| tenant.filters.len()).sum();
+    let limits = || config.live_filters().map(|(_, filter)| &filter.limits);
     Size {
         // Twice: an instance may be started before the one that it replaces is gone.
         instances: seats * workers * 2,

@@ -5,31 +5,36 @@
 //! before it is done, all within the grace period.
 
 mod load;
+mod parts;
 mod summary;
 mod worker;
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Arbiter, Recipient};
+use tokio::sync::mpsc;
 
 pub use load::{LoadedFilters, check, load};
 
-use crate::admin::{self, Admin, AdminError, FilterInfo, SeatInfo, View};
-use crate::collector::{Counter, FileCollector, FileError, UdpCollector, UdpError};
-use crate::config::{CollectorId, Config, Destination, Filter, SecretError, TenantId, Transport};
-use crate::filter::{Belongings, HostError, LoadError};
-use crate::ledger::{Ledger, Rows, Totals, ids};
-use crate::listener::{BindError, Bound, bind};
+use crate::admin::{self, Admin, AdminError, CollectorInfo, Command, FilterInfo, SeatInfo, Shown, TenantInfo, View};
+use crate::collector::{Counter, FileCollector, FileError, UdpError};
+use crate::config::{CollectorId, Config, Destination, Listener, ListenerId, SecretError, TenantId, Transport};
+use crate::filter::{HostError, LoadError};
+use crate::ledger::{Ledger, Totals};
+use crate::listener::{BindError, ConnectionLimits};
 use crate::message::{Backlog, Deliver, Drain};
-use crate::tenant::{Evidence, EvidenceLimits, KeyError, Quota, SlowLane, Standing, TenantTable};
-use crate::tls::{self, Acceptor, Connector};
+use crate::tenant::{Evidence, EvidenceLimits, KeyError, SlowLane};
+use crate::tls;
+use parts::Parts;
 pub use summary::Summary;
-use worker::{Plan, Worker};
+use worker::{Worker, WorkerChange};
 
 /// Why a gateway cannot start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,8 @@ use worker::{Plan, Worker};
 pub enum GatewayError {
     #[error(transparent)]
     Host(#[from] HostError),
+    #[error("the filters do not fit into the sandbox as it is: {0}")]
+    NoRoom(String),
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error("tenant {tenant:?}: {reason}")]
@@ -77,76 +84,144 @@ pub struct Listening {
 /// A gateway that runs.
 #[derive(Debug)]
 pub struct Gateway {
+    parts: Parts,
     view: Arc<View>,
-    listening: Vec<Listening>,
     workers: Vec<Worker>,
-    files: Vec<(Arbiter, Recipient<Drain>)>,
+    files: Vec<FileHandle>,
     slow: Arc<SlowLane>,
+    evidence: Option<Arc<Evidence>>,
     admin: Option<Admin>,
 }
 
 impl Gateway {
-    /// Starts everything that is configured. Must be called in an actix system.
+    /// Starts everything that is configured. Must be called in an actix system. `commands` is where the admin server sends
+    /// what it is asked to do.
     ///
     /// # Errors
     /// [`GatewayError`], in one sentence; what was started is stopped again.
-    pub async fn start(config: &Config) -> Result<Self, GatewayError> {
-        let workers = worker_count(config);
-        let filters = load(config, workers.get())?;
-        let (table, keys) = (TenantTable::new(&config.tenants)?, worker::outgoing_keys(config)?);
+    pub async fn start(config: &Config, commands: mpsc::Sender<Command>) -> Result<Self, GatewayError> {
+        let parts = Parts::prepare(config.clone(), None).map_err(|mut errors| errors.swap_remove(0))?;
         let admin = config.admin.map(admin::bind).transpose()?;
-        let (acceptors, connectors) = (acceptors(config)?, connectors(config)?);
-        let mut bound = Vec::new();
-        for listener in &config.listeners {
-            bound.push(bind(listener, workers.get())?);
-        }
-        let listening = listening(config, &bound);
-        let ledger = Ledger::new(rows(config));
+        let ledger = Ledger::new(parts.rows());
         let sandbox = &config.sandbox;
         let slow = SlowLane::start(sandbox.slow_threads, sandbox.slow_queue_batches, sandbox.slow_healthy_after)
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
-        check_collectors(config)?;
-        let (standings, belongings) = (standings(config), belongings(config));
         let evidence = start_evidence(config)?;
-        let files = start_files(config, &ledger);
-        let plan = Plan {
-            config,
-            filters: &filters,
+        let view = View::new(ledger, evidence.clone(), commands);
+        let (workers, files) = (Vec::new(), Vec::new());
+        let mut gateway = Self { parts, view, workers, files, slow, evidence, admin: None };
+        if let Err(error) = gateway.start_actors().await {
+            gateway.stop(Duration::ZERO).await;
+            return Err(error);
+        }
+        gateway.show();
+        gateway.view.ready.store(true, Ordering::SeqCst);
+        gateway.admin = admin.map(|listener| admin::serve(listener, Arc::clone(&gateway.view))).transpose()?;
+        Ok(gateway)
+    }
+
+    async fn start_actors(&mut self) -> Result<(), GatewayError> {
+        let ledger = Arc::clone(&self.view.ledger);
+        self.parts.filters.name_listeners(&self.parts.config);
+        for index in 0..worker_count(&self.parts.config).get() {
+            self.workers.push(Worker::start(index, &self.parts, &ledger, &self.slow).await?);
+        }
+        self.files = start_files(&self.parts, None, &ledger);
+        let admissions = admissions(&self.parts, None);
+        let change = WorkerChange {
+            old: None,
+            new: &self.parts,
             ledger: &ledger,
-            slow: &slow,
-            files: &files,
-            acceptors: &acceptors,
-            connectors: &connectors,
-            table,
-            keys,
-            quotas: quotas(config),
-            standings: &standings,
-            belongings: &belongings,
-            evidence: &evidence,
+            rows_grew: false,
+            files: &self.files,
+            evidence: &self.evidence,
+            admissions,
         };
-        let workers = match plan.start_workers(bound, workers.get()).await {
-            Ok(workers) => workers,
-            Err(error) => {
-                files.into_iter().for_each(|file| stop_arbiter(file.arbiter, Instant::now()));
-                return Err(error);
+        for worker in &mut self.workers {
+            worker.change(&change).await?;
+        }
+        Ok(())
+    }
+
+    /// Becomes what another configuration says. What it does not change goes on untouched; filters, collectors and
+    /// listeners that are new or changed are made first, then take over between two batches, and those that were there
+    /// before finish what they have, in the background.
+    ///
+    /// # Errors
+    /// All that is wrong with it; nothing has changed then.
+    pub async fn reload(&mut self, config: Config) -> Result<Reloaded, ReloadError> {
+        let restart = needs_restart(&self.parts.config, &config);
+        let prepared = Parts::prepare(config.aligned(&self.parts.config), Some(&self.parts));
+        let new = match (prepared, restart.is_empty()) {
+            (Ok(new), true) => new,
+            (prepared, _) => {
+                let errors = prepared.err().unwrap_or_default();
+                return Err(ReloadError(restart.into_iter().chain(errors.iter().map(ToString::to_string)).collect()));
             }
         };
+        let (ledger, rows) = (Arc::clone(&self.view.ledger), new.rows());
+        let rows_grew = *ledger.rows() != rows;
+        if rows_grew {
+            ledger.extend(rows);
+        }
+        new.filters.name_listeners(&new.config);
+        let started = start_files(&new, Some(&self.parts), &ledger);
+        let mut files = Vec::new();
+        let mut retired_files = Vec::new();
+        for file in self.files.drain(..) {
+            if self.parts.is_same_collector(file.id, &new) { files.push(file) } else { retired_files.push(file) }
+        }
+        files.extend(started);
+        let reloaded = Reloaded::between(&self.parts, &new);
+        let admissions = admissions(&new, Some(&self.parts));
+        let (mut retired, mut trouble) = (Vec::new(), Vec::new());
+        let change = WorkerChange {
+            old: Some(&self.parts),
+            new: &new,
+            ledger: &ledger,
+            rows_grew,
+            files: &files,
+            evidence: &self.evidence,
+            admissions,
+        };
+        for worker in &mut self.workers {
+            match worker.change(&change).await {
+                Ok(actors) => retired.extend(actors),
+                // Only for want of descriptors or threads. The others go on.
+                Err(error) => trouble.push(error.to_string()),
+            }
+        }
+        self.parts = new;
+        self.files = files;
+        self.show();
+        retire(retired, retired_files);
+        if trouble.is_empty() { Ok(reloaded) } else { Err(ReloadError(trouble)) }
+    }
+
+    /// What can be seen of it, from now on.
+    fn show(&self) {
         let mut actors: Vec<(String, Recipient<Drain>)> = Vec::new();
-        for worker in &workers {
+        for worker in &self.workers {
             actors.extend(worker.actors());
         }
-        actors.extend(files.iter().map(|file| (format!("collector {}", file.name), file.drain.clone())));
-        let (filters, seats) = (infos(&filters), seats(config, standings, belongings));
-        let view = Arc::new(View { ledger, filters, seats, actors, ready: AtomicBool::new(true) });
-        let admin = admin.map(|listener| admin::serve(listener, Arc::clone(&view))).transpose()?;
-        let files = files.into_iter().map(|file| (file.arbiter, file.drain)).collect();
-        Ok(Self { view, listening, workers, files, slow, admin })
+        actors.extend(self.files.iter().map(|file| (format!("collector {}", file.name), file.drain.clone())));
+        self.view.show(shown(&self.parts, actors));
+    }
+
+    /// The configuration that it runs with.
+    #[must_use]
+    pub const fn config(&self) -> &Config {
+        &self.parts.config
     }
 
     /// Where it listens.
     #[must_use]
-    pub fn listening(&self) -> &[Listening] {
-        &self.listening
+    pub fn listening(&self) -> Vec<Listening> {
+        let listening = self.parts.config.live_listeners().filter_map(|(id, listener)| {
+            let address = self.parts.sockets.get(&id)?.address();
+            Some(Listening { name: listener.name.clone(), transport: listener.listen.transport, address })
+        });
+        listening.collect()
     }
 
     /// Where the admin server listens, if there is one.
@@ -163,18 +238,20 @@ impl Gateway {
 
     /// Stops: listeners take nothing more, what is under way is finished, collectors flush. After `grace` the rest is
     /// dropped and counted. Gives the last state of the counters.
-    pub async fn stop(self, grace: Duration) -> Totals {
+    pub async fn stop(mut self, grace: Duration) -> Totals {
         let until = Instant::now() + grace;
+        // Each listener closes its own handle of its socket when it is done: then nobody is let in any more.
+        self.parts.sockets.clear();
         self.view.ready.store(false, Ordering::SeqCst);
         drain("listeners", self.workers.iter().flat_map(Worker::listeners), until).await;
-        drain("chains", self.workers.iter().flat_map(Worker::chains), until).await;
+        drain("chains", self.workers.iter().map(Worker::chains), until).await;
         drain("collectors", self.workers.iter().flat_map(Worker::collectors), until).await;
-        drain("file collectors", self.files.iter().map(|(_, file)| file.clone()), until).await;
+        drain("file collectors", self.files.iter().map(|file| file.drain.clone()), until).await;
         for worker in self.workers {
             worker.stop(until);
         }
-        for (arbiter, _) in self.files {
-            stop_arbiter(arbiter, until);
+        for file in self.files {
+            stop_arbiter(file.arbiter, until);
         }
         drop(self.slow);
         if let Some(admin) = self.admin {
@@ -182,6 +259,109 @@ impl Gateway {
         }
         self.view.ledger.totals()
     }
+}
+
+/// What a reload has changed, by what it is called.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Reloaded {
+    /// Names of what is new or changed.
+    pub changed: Vec<String>,
+    /// Names of what is gone.
+    pub gone: Vec<String>,
+}
+
+impl Reloaded {
+    fn between(old: &Parts, new: &Parts) -> Self {
+        let mut reloaded = Self::default();
+        for (id, listener) in new.config.live_listeners() {
+            if !old.is_same_listener(id, listener) {
+                reloaded.changed.push(format!("listener {}", listener.name));
+            }
+        }
+        for (id, collector) in new.config.live_collectors() {
+            if !old.is_same_collector(id, new) {
+                reloaded.changed.push(format!("collector {}", collector.name));
+            }
+        }
+        for (id, filter) in new.config.live_filters() {
+            let was_there = !old.config.gone.filters.contains(&id);
+            if !was_there || old.config.filters.get(id.0) != Some(filter) || !old.filters.is_same(&new.filters, id) {
+                reloaded.changed.push(format!("filter {}", filter.name));
+            }
+        }
+        for (id, tenant) in new.config.live_tenants() {
+            let was_there = !old.config.gone.tenants.contains(&id);
+            if !was_there || old.config.tenants.get(id.0) != Some(tenant) {
+                reloaded.changed.push(format!("tenant {}", tenant.name));
+            }
+        }
+        let (had, has) = (&old.config.gone, &new.config.gone);
+        let mut gone = |what: &str, name: Option<&String>| {
+            reloaded.gone.extend(name.map(|name| format!("{what} {name}")));
+        };
+        for id in has.listeners.difference(&had.listeners) {
+            gone("listener", new.config.listeners.get(id.0).map(|listener| &listener.name));
+        }
+        for id in has.collectors.difference(&had.collectors) {
+            gone("collector", new.config.collectors.get(id.0).map(|collector| &collector.name));
+        }
+        for id in has.filters.difference(&had.filters) {
+            gone("filter", new.config.filters.get(id.0).map(|filter| &filter.name));
+        }
+        for id in has.tenants.difference(&had.tenants) {
+            gone("tenant", new.config.tenants.get(id.0).map(|tenant| &tenant.name));
+        }
+        reloaded
+    }
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changed.is_empty() && self.gone.is_empty() {
+            return f.write_str("nothing has changed");
+        }
+        let parts = [("new or changed", &self.changed), ("gone", &self.gone)];
+        let parts = parts.iter().filter(|(_, names)| !names.is_empty());
+        let parts: Vec<String> = parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+        f.write_str(&parts.join("; "))
+    }
+}
+
+/// All that is wrong with a configuration that was to be taken.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ReloadError(pub Vec<String>);
+
+/// What a running gateway cannot change about itself.
+fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
+    let (was, is) = (&old.gateway, &new.gateway);
+    let changes = [
+        ("gateway.workers", was.workers != is.workers),
+        ("gateway.cache", was.cache != is.cache),
+        ("gateway.evidence", was.evidence != is.evidence),
+        ("gateway.summary", was.summary != is.summary),
+        ("[log]", old.log != new.log),
+        ("[admin]", old.admin != new.admin),
+        ("[sandbox]", old.sandbox != new.sandbox),
+    ];
+    let changed = changes.iter().filter(|(_, changed)| *changed);
+    changed.map(|(what, _)| format!("{what} cannot change while the gateway runs: restart it")).collect()
+}
+
+/// Lets actors that are no longer wanted finish what they have, in the background.
+fn retire(actors: Vec<(String, Recipient<Drain>)>, files: Vec<FileHandle>) {
+    actix_rt::spawn(async move {
+        for (name, actor) in actors {
+            tracing::debug!(name, "retires");
+            // One that is gone has ended.
+            let _ = actor.send(Drain).await;
+        }
+        for file in files {
+            // Its mailbox is handled in order, so all that it was given is written by then.
+            let _ = file.drain.send(Drain).await;
+            file.arbiter.stop();
+        }
+    });
 }
 
 /// Asks actors to end well and waits for all of them, but not longer than `until`.
@@ -227,57 +407,56 @@ fn worker_count(config: &Config) -> NonZeroUsize {
     config.gateway.workers.unwrap_or_else(all)
 }
 
-/// TLS of the listeners that have it.
-fn acceptors(config: &Config) -> Result<Vec<Option<Arc<Acceptor>>>, GatewayError> {
-    let acceptor = |listener: &crate::config::Listener| {
-        let Some(settings) = &listener.tls else { return Ok(None) };
-        let tls = |reason| GatewayError::ListenerTls { listener: listener.name.clone(), reason };
-        Acceptor::new(settings.clone()).map_err(tls).map(|acceptor| Some(Arc::new(acceptor)))
+/// How many connections each new listener may have, on all workers together.
+fn admissions(new: &Parts, old: Option<&Parts>) -> BTreeMap<ListenerId, Arc<ConnectionLimits>> {
+    let is_new = |(id, listener): &(ListenerId, &Listener)| !old.is_some_and(|old| old.is_same_listener(*id, listener));
+    let admission = |(id, listener): (ListenerId, &Listener)| {
+        let stream = listener.stream;
+        (id, ConnectionLimits::new(stream.connections_max, stream.connections_per_peer_max))
     };
-    config.listeners.iter().map(acceptor).collect()
+    new.config.live_listeners().filter(is_new).map(admission).collect()
 }
 
-/// TLS of the collectors that have it.
-fn connectors(config: &Config) -> Result<Vec<Option<Arc<Connector>>>, GatewayError> {
-    let connector = |collector: &crate::config::Collector| {
-        let Destination::Tcp { tls: Some(settings), .. } = &collector.destination else { return Ok(None) };
-        let tls = |reason| GatewayError::CollectorTls { collector: collector.name.clone(), reason };
-        Connector::new((**settings).clone()).map_err(tls).map(|connector| Some(Arc::new(connector)))
+/// What can be seen of a gateway that is made of these parts.
+fn shown(parts: &Parts, actors: Vec<(String, Recipient<Drain>)>) -> Shown {
+    let config = &parts.config;
+    let names = |ids: &[CollectorId]| {
+        ids.iter().filter_map(|id| config.collectors.get(id.0)).map(|collector| collector.name.clone()).collect()
     };
-    config.collectors.iter().map(connector).collect()
-}
-
-/// What the tenants may have, for all workers together.
-fn quotas(config: &Config) -> Vec<Option<Arc<Quota>>> {
-    let now = Instant::now();
-    config.tenants.iter().map(|tenant| Quota::new(&tenant.quotas, now)).collect()
-}
-
-/// The filters in chains, in the order of the ledger's seats.
-fn seated(config: &Config) -> impl Iterator<Item = &Filter> {
-    let ids = config.tenants.iter().flat_map(|tenant| &tenant.filters);
-    ids.filter_map(|id| config.filters.get(id.0))
-}
-
-/// How each of them stands.
-fn standings(config: &Config) -> Vec<Arc<Standing>> {
-    seated(config).map(|filter| Standing::new(filter.quarantine)).collect()
-}
-
-/// What each of them has.
-fn belongings(config: &Config) -> Vec<Belongings> {
-    seated(config).map(|filter| Belongings::new(&filter.limits)).collect()
-}
-
-/// What can be seen of each of them.
-fn seats(config: &Config, standings: Vec<Arc<Standing>>, belongings: Vec<Belongings>) -> Vec<SeatInfo> {
-    let seats = seated(config).zip(standings).zip(belongings);
-    let seat = |((filter, standing), belongings): ((&Filter, _), _)| SeatInfo {
-        limits: filter.limits.clone(),
-        standing,
-        belongings,
+    let seat = |seat: &parts::Seated| SeatInfo {
+        is_seated: parts.is_seated(seat),
+        sha256: parts.filters.get(seat.tenant, seat.filter).map(|filter| filter.sha256_hex()).unwrap_or_default(),
+        limits: parts.settings_of(seat).map(|filter| filter.limits.clone()),
+        standing: Arc::clone(&seat.standing),
+        belongings: seat.belongings.clone(),
     };
-    seats.map(seat).collect()
+    let tenant = |(id, tenant): (TenantId, &crate::config::Tenant)| TenantInfo {
+        id,
+        name: tenant.name.clone(),
+        filters: tenant
+            .filters
+            .iter()
+            .filter_map(|id| config.filters.get(id.0))
+            .map(|filter| filter.name.clone())
+            .collect(),
+        route: names(&tenant.route),
+    };
+    let collector = |(id, collector): (CollectorId, &crate::config::Collector)| CollectorInfo {
+        id,
+        name: collector.name.clone(),
+        to: collector.destination.to_string(),
+    };
+    Shown {
+        filters: parts
+            .filters
+            .all()
+            .map(|filter| FilterInfo { name: filter.name().to_owned(), sha256: filter.sha256_hex() })
+            .collect(),
+        seats: parts.seats.iter().map(seat).collect(),
+        tenants: config.live_tenants().map(tenant).collect(),
+        collectors: config.live_collectors().map(collector).collect(),
+        actors,
+    }
 }
 
 /// Where evidence is kept, unless nobody wants it, or there is no place for it.
@@ -290,41 +469,8 @@ fn start_evidence(config: &Config) -> Result<Option<Arc<Evidence>>, GatewayError
     Evidence::start(folder, limits).map(Some).map_err(failed)
 }
 
-fn listening(config: &Config, bound: &[Bound]) -> Vec<Listening> {
-    let listeners = config.listeners.iter().zip(bound);
-    let listening = listeners.map(|(listener, bound)| Listening {
-        name: listener.name.clone(),
-        transport: listener.listen.transport,
-        address: bound.address(),
-    });
-    listening.collect()
-}
-
-fn rows(config: &Config) -> Rows {
-    let mut seats = Vec::new();
-    for (tenant, settings) in ids(&config.tenants, TenantId) {
-        for filter in &settings.filters {
-            let name = config.filters.get(filter.0).map_or_else(String::new, |filter| filter.name.clone());
-            seats.push((tenant, name));
-        }
-    }
-    Rows {
-        listeners: config.listeners.iter().map(|listener| listener.name.clone()).collect(),
-        tenants: config.tenants.iter().map(|tenant| tenant.name.clone()).collect(),
-        collectors: config.collectors.iter().map(|collector| collector.name.clone()).collect(),
-        seats,
-    }
-}
-
-fn infos(filters: &LoadedFilters) -> Vec<FilterInfo> {
-    let info = |filter: &Arc<crate::filter::Filter>| FilterInfo {
-        name: filter.name().to_owned(),
-        sha256: filter.sha256_hex(),
-    };
-    filters.all().iter().map(info).collect()
-}
-
 /// A file collector that runs: one for all workers.
+#[derive(Debug)]
 struct FileHandle {
     id: CollectorId,
     name: String,
@@ -334,23 +480,14 @@ struct FileHandle {
     backlog: Arc<Backlog>,
 }
 
-/// All that can be wrong with a collector, before one of them begins a file.
-fn check_collectors(config: &Config) -> Result<(), GatewayError> {
-    for collector in &config.collectors {
-        match &collector.destination {
-            Destination::Udp { to, .. } => drop(UdpCollector::connect(&collector.name, to)?),
-            Destination::File(settings) => FileCollector::check(&collector.name, settings)?,
-            // It may come later.
-            Destination::Tcp { .. } => {}
-        }
-    }
-    Ok(())
-}
-
-fn start_files(config: &Config, ledger: &Arc<Ledger>) -> Vec<FileHandle> {
+/// The file collectors that are new or changed.
+fn start_files(parts: &Parts, old: Option<&Parts>, ledger: &Arc<Ledger>) -> Vec<FileHandle> {
     let mut files = Vec::new();
-    for (id, collector) in ids(&config.collectors, CollectorId) {
+    for (id, collector) in parts.config.live_collectors() {
         let Destination::File(settings) = &collector.destination else { continue };
+        if old.is_some_and(|old| old.is_same_collector(id, parts)) {
+            continue;
+        }
         let backlog = Backlog::new(collector.mailbox_octets_max);
         let (name, settings, theirs) = (collector.name.clone(), settings.clone(), Arc::clone(&backlog));
         let page = ledger.page();

@@ -1,27 +1,28 @@
-//! What lives on a worker: its listeners, its chains, its collectors, and the page on which all of them count.
+//! What lives on a worker: its listeners, its chains, its collectors.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use actix::{Actor, Arbiter, Recipient};
-use bytes::Bytes;
+use actix::{Actor, Addr, Arbiter, Recipient};
 use tokio::sync::oneshot;
 
-use super::{FileHandle, GatewayError, LoadedFilters, stop_arbiter};
+use super::parts::Parts;
+use super::{FileHandle, GatewayError, stop_arbiter};
 use crate::collector::{Counter, Encoding, STREAM_VERSION, TcpCollector, UdpCollector};
 use crate::config::{
-    Collector, CollectorId, Config, ConfigValue, Destination, ListenerId, StreamLimits, TenantId, Transport,
+    CollectorId, Config, Destination, LaneChoice, ListenerId, OnError, StreamLimits, TenantId, Transport,
 };
-use crate::filter::{Belongings, Filter, Grant, Surroundings};
-use crate::ledger::{Ledger, Page, SeatId, ids};
+use crate::filter::{Grant, Surroundings};
+use crate::ledger::{Ledger, Page};
 use crate::listener::{
     Bound, CONNECTION_BATCHES_MAX, ConnectionLimits, Intake, TcpListener, UDP_BATCHES_MAX, UdpListener,
 };
-use crate::message::{Backlog, Deliver, Drain, Outlet};
-use crate::tenant::{Chain, Chains, Evidence, Home, Quota, Seat, SlowLane, Standing, TenantTable};
+use crate::message::{Backlog, Batch, Deliver, Drain, Outlet};
+use crate::tenant::{Chain, Chains, Change, Evidence, HomeChange, HomeSettings, Seat, SlowLane};
 use crate::tls::{Acceptor, Connector};
 use crate::wire::AgentIdOrder;
 
@@ -30,41 +31,148 @@ use crate::wire::AgentIdOrder;
 pub(super) struct Worker {
     index: usize,
     arbiter: Arbiter,
-    started: Started,
+    chains: Addr<Chains>,
+    listeners: BTreeMap<ListenerId, Named>,
+    /// Those that live here; files have threads of their own.
+    collectors: BTreeMap<CollectorId, Named>,
+    /// The ways to all collectors.
+    outlets: BTreeMap<CollectorId, Outlet>,
 }
 
-/// The actors of a worker.
-#[derive(Debug, Default)]
-struct Started {
-    listeners: Vec<(String, Recipient<Drain>)>,
-    chains: Vec<Recipient<Drain>>,
-    collectors: Vec<(String, Recipient<Drain>)>,
-}
+/// An actor and what it is called.
+type Named = (String, Recipient<Drain>);
 
 impl Worker {
-    pub(super) fn listeners(&self) -> impl Iterator<Item = Recipient<Drain>> {
-        self.started.listeners.iter().map(|(_, listener)| listener.clone())
+    /// A worker with nothing on it but chains of no tenant.
+    pub(super) async fn start(
+        index: usize,
+        parts: &Parts,
+        ledger: &Ledger,
+        slow: &Arc<SlowLane>,
+    ) -> Result<Self, GatewayError> {
+        let failed = |reason| GatewayError::Start { what: format!("worker {index}"), reason };
+        let (page, table, slow) = (ledger.page(), parts.table.clone(), Arc::clone(slow));
+        let arbiter = Arbiter::new();
+        let started = on(&arbiter, move || Ok(Chains::new(index, page, table, slow).start())).await;
+        match started {
+            Ok(chains) => {
+                let (listeners, collectors, outlets) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+                Ok(Self { index, arbiter, chains, listeners, collectors, outlets })
+            }
+            Err(reason) => {
+                stop_arbiter(arbiter, Instant::now());
+                Err(failed(reason))
+            }
+        }
     }
 
-    pub(super) fn chains(&self) -> impl Iterator<Item = Recipient<Drain>> {
-        self.started.chains.iter().cloned()
+    /// Becomes what `new` says; `old` is what it is. Actors that are no longer wanted are given back, to be drained:
+    /// collectors are asked nothing any more by then.
+    pub(super) async fn change(&mut self, change: &WorkerChange<'_>) -> Result<Vec<Named>, GatewayError> {
+        let index = self.index;
+        let failed = |reason| GatewayError::Start { what: format!("what is new on worker {index}"), reason };
+        let collectors = change.collector_seeds(self)?;
+        let page = change.ledger.page();
+        let started = on(&self.arbiter, move || start_collectors(collectors, page)).await.map_err(failed)?;
+        let mut retired = Vec::new();
+        let wanted = |id: &CollectorId| change.is_kept(*id);
+        let unwanted: Vec<CollectorId> = self.outlets.keys().copied().filter(|id| !wanted(id)).collect();
+        for id in unwanted {
+            retired.extend(self.collectors.remove(&id));
+            self.outlets.remove(&id);
+        }
+        for StartedCollector { outlet, actor } in started {
+            self.collectors.insert(outlet.id, actor);
+            self.outlets.insert(outlet.id, outlet);
+        }
+        for file in change.files {
+            let (id, backlog, to) = (file.id, Arc::clone(&file.backlog), file.deliver.clone());
+            self.outlets.insert(id, Outlet { id, backlog, to });
+        }
+        let told = self.chains.send(self.change_of_chains(change)).await;
+        told.map_err(|_| failed(io::Error::other("its chains are gone")))?;
+        let unwanted: Vec<ListenerId> =
+            self.listeners.keys().copied().filter(|id| !change.is_listener_kept(*id)).collect();
+        retired.extend(unwanted.iter().filter_map(|id| self.listeners.remove(id)));
+        let listeners = change.listener_seeds(index).map_err(failed)?;
+        let (page, chains) = (change.ledger.page(), self.chains.clone());
+        let started = on(&self.arbiter, move || start_listeners(listeners, &chains.recipient(), page)).await;
+        self.listeners.extend(started.map_err(failed)?);
+        Ok(retired)
+    }
+
+    fn change_of_chains(&self, change: &WorkerChange<'_>) -> Change {
+        let new = change.new;
+        let outlets = (0..new.config.collectors.len()).map(|place| self.outlets.get(&CollectorId(place)).cloned());
+        let tenants = (0..new.config.tenants.len()).map(TenantId);
+        Change {
+            table: new.table.clone(),
+            page: change.rows_grew.then(|| change.ledger.page()),
+            outlets: outlets.collect(),
+            homes: tenants.map(|tenant| self.home(tenant, change)).collect(),
+            mailbox_batches: mailbox_batches(&new.config),
+        }
+    }
+
+    fn home(&self, tenant: TenantId, change: &WorkerChange<'_>) -> HomeChange {
+        let new = change.new;
+        let settings = new.config.tenants.get(tenant.0).filter(|_| !new.config.gone.tenants.contains(&tenant));
+        let quota = new.quotas.get(tenant.0).cloned().flatten();
+        let Some(settings) = settings else {
+            // It has no packets any more. What is under way still goes where it was to go.
+            let last = new.config.tenants.get(tenant.0);
+            let route = last.map(|last| last.route.clone()).unwrap_or_default();
+            let lane = last.map_or(LaneChoice::Auto, |last| last.lane);
+            let was_there = change.old.is_some_and(|old| !old.config.gone.tenants.contains(&tenant));
+            let chain = was_there.then(|| Chain::new(Vec::new(), OnError::Pass));
+            return HomeChange { settings: HomeSettings { route, lane, ticks: Vec::new(), quota: None }, chain };
+        };
+        let (mut seats, mut ticks) = (Vec::new(), Vec::new());
+        for id in &settings.filters {
+            let (Some((seat, seated)), Some(filter), Some(of_filter)) =
+                (new.seat(tenant, *id), new.filters.get(tenant, *id), new.config.filters.get(id.0))
+            else {
+                continue;
+            };
+            if let Some(every) = of_filter.tick.filter(|_| filter.has_tick()) {
+                ticks.push((seats.len(), every));
+            }
+            let grants = of_filter.collectors.iter().filter_map(|id| {
+                let name = new.config.collectors.get(id.0)?.name.clone();
+                Some(Grant { id: *id, name, backlog: Arc::clone(&self.outlets.get(id)?.backlog) })
+            });
+            let surroundings = Surroundings { grants: grants.collect(), belongings: seated.belongings.clone() };
+            let (standing, evidence) = (Arc::clone(&seated.standing), change.evidence.clone());
+            let filter = Arc::clone(filter);
+            seats.push(Seat::new(seat, &settings.name, filter, surroundings, of_filter.on_error, standing, evidence));
+        }
+        let is_same = change.old.is_some_and(|old| old.is_same_chain(tenant, new));
+        let chain = (!is_same).then(|| Chain::new(seats, settings.on_error));
+        let (route, lane) = (settings.route.clone(), settings.lane);
+        HomeChange { settings: HomeSettings { route, lane, ticks, quota }, chain }
+    }
+
+    pub(super) fn listeners(&self) -> impl Iterator<Item = Recipient<Drain>> {
+        self.listeners.values().map(|(_, listener)| listener.clone())
+    }
+
+    pub(super) fn chains(&self) -> Recipient<Drain> {
+        self.chains.clone().recipient()
     }
 
     pub(super) fn collectors(&self) -> impl Iterator<Item = Recipient<Drain>> {
-        self.started.collectors.iter().map(|(_, collector)| collector.clone())
+        self.collectors.values().map(|(_, collector)| collector.clone())
     }
 
     /// All its actors, by what they are.
-    pub(super) fn actors(&self) -> Vec<(String, Recipient<Drain>)> {
+    pub(super) fn actors(&self) -> Vec<Named> {
         let index = self.index;
         let named = |kind: &'static str| {
-            move |(name, actor): &(String, Recipient<Drain>)| {
-                (format!("{kind} {name} on worker {index}"), actor.clone())
-            }
+            move |(name, actor): &Named| (format!("{kind} {name} on worker {index}"), actor.clone())
         };
-        let chains = self.started.chains.iter().map(|chains| (format!("chains on worker {index}"), chains.clone()));
-        let listeners = self.started.listeners.iter().map(named("listener"));
-        listeners.chain(chains).chain(self.started.collectors.iter().map(named("collector"))).collect()
+        let chains = std::iter::once((format!("chains on worker {index}"), self.chains()));
+        let listeners = self.listeners.values().map(named("listener"));
+        listeners.chain(chains).chain(self.collectors.values().map(named("collector"))).collect()
     }
 
     pub(super) fn stop(self, until: Instant) {
@@ -72,182 +180,114 @@ impl Worker {
     }
 }
 
-/// What every worker is made from.
-pub(super) struct Plan<'a> {
-    pub(super) config: &'a Config,
-    pub(super) filters: &'a LoadedFilters,
+/// Runs something on the thread of an arbiter.
+async fn on<T: Send + 'static>(
+    arbiter: &Arbiter,
+    run: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let (done, result) = oneshot::channel();
+    arbiter.spawn_fn(move || {
+        // Nobody waits any more if the gateway gave up.
+        let _ = done.send(run());
+    });
+    result.await.unwrap_or_else(|_| Err(io::Error::other("its thread ended")))
+}
+
+/// What every worker has to become.
+pub(super) struct WorkerChange<'a> {
+    /// What it is; `None`: nothing yet.
+    pub(super) old: Option<&'a Parts>,
+    pub(super) new: &'a Parts,
     pub(super) ledger: &'a Arc<Ledger>,
-    pub(super) slow: &'a Arc<SlowLane>,
+    /// Whether the ledger has rows that old pages do not have.
+    pub(super) rows_grew: bool,
+    /// All files that there are now.
     pub(super) files: &'a [FileHandle],
-    /// Those of the listeners, in their order.
-    pub(super) acceptors: &'a [Option<Arc<Acceptor>>],
-    /// Those of the collectors, in their order.
-    pub(super) connectors: &'a [Option<Arc<Connector>>],
-    pub(super) table: TenantTable,
-    /// With which packets leave, by collector.
-    pub(super) keys: Vec<Option<Bytes>>,
-    /// By tenant.
-    pub(super) quotas: Vec<Option<Arc<Quota>>>,
-    /// By seat.
-    pub(super) standings: &'a [Arc<Standing>],
-    pub(super) belongings: &'a [Belongings],
     pub(super) evidence: &'a Option<Arc<Evidence>>,
+    /// How many connections the new listeners have, on all workers together.
+    pub(super) admissions: BTreeMap<ListenerId, Arc<ConnectionLimits>>,
 }
 
-/// The authentication keys with which packets leave, by collector.
-pub(super) fn outgoing_keys(config: &Config) -> Result<Vec<Option<Bytes>>, GatewayError> {
-    let read = |collector: &Collector| {
-        let key = collector.authentication_key.as_ref().map(ConfigValue::read).transpose();
-        let error = |reason| GatewayError::CollectorKey { collector: collector.name.clone(), reason };
-        Ok(key.map_err(error)?.map(Bytes::from))
-    };
-    config.collectors.iter().map(read).collect()
-}
+impl WorkerChange<'_> {
+    /// Whether a collector goes on as it is.
+    fn is_kept(&self, id: CollectorId) -> bool {
+        self.old.is_some_and(|old| old.is_same_collector(id, self.new))
+    }
 
-impl Plan<'_> {
-    /// Starts the workers, each with its share of the sockets. If one cannot be started, all are stopped.
-    pub(super) async fn start_workers(&self, bound: Vec<Bound>, workers: usize) -> Result<Vec<Worker>, GatewayError> {
-        let mut sockets: Vec<Vec<ListenerSeed>> = (0..workers).map(|_| Vec::new()).collect();
-        for ((id, listener), bound) in ids(&self.config.listeners, ListenerId).zip(bound) {
-            let stream = listener.stream;
-            let admission = ConnectionLimits::new(stream.connections_max, stream.connections_per_peer_max);
-            let acceptor = self.acceptors.get(id.0).cloned().flatten();
-            let shares: Vec<Socket> = match bound {
-                Bound::Udp(sockets, _) => sockets.into_iter().map(Socket::Udp).collect(),
-                Bound::Tcp(sockets, _) => sockets.into_iter().map(Socket::Tcp).collect(),
-            };
-            for (socket, share) in shares.into_iter().zip(&mut sockets) {
-                let (name, admission, acceptor) = (listener.name.clone(), Arc::clone(&admission), acceptor.clone());
-                share.push(ListenerSeed {
-                    id,
-                    name,
-                    agent_ids: listener.agent_id,
-                    unpacks_gzip: listener.unpacks_gzip,
-                    socket,
-                    stream,
-                    admission,
-                    acceptor,
-                });
+    /// Whether a listener goes on as it is.
+    fn is_listener_kept(&self, id: ListenerId) -> bool {
+        let listener = self.new.config.listeners.get(id.0).filter(|_| !self.new.config.gone.listeners.contains(&id));
+        listener.is_some_and(|listener| self.old.is_some_and(|old| old.is_same_listener(id, listener)))
+    }
+
+    /// The collectors that are new or changed. Sockets are opened here, where it can still fail without harm.
+    fn collector_seeds(&self, worker: &Worker) -> Result<Vec<CollectorSeed>, GatewayError> {
+        let agent_id = self.new.config.proto_hep.hep_capture_id.into();
+        let mut seeds = Vec::new();
+        for (id, collector) in self.new.config.live_collectors() {
+            if self.is_kept(id) && worker.outlets.contains_key(&id) {
+                continue;
             }
-        }
-        let mut started = Vec::new();
-        for (index, listeners) in sockets.into_iter().enumerate() {
-            match self.start_worker(index, listeners).await {
-                Ok(worker) => started.push(worker),
-                Err(error) => {
-                    started.into_iter().for_each(|worker| worker.stop(Instant::now()));
-                    return Err(error);
+            let (way, version) = match &collector.destination {
+                Destination::Udp { to, version, hep_async_max_postponed_chunks } => {
+                    let socket = UdpCollector::connect(&collector.name, to)?;
+                    (Way::Udp { socket, postponed_max: *hep_async_max_postponed_chunks }, *version)
                 }
-            }
-        }
-        Ok(started)
-    }
-
-    async fn start_worker(&self, index: usize, listeners: Vec<ListenerSeed>) -> Result<Worker, GatewayError> {
-        let seed = Seed {
-            index,
-            page: self.ledger.page(),
-            listeners,
-            tenants: self.tenant_seeds(),
-            collectors: self.collector_seeds()?,
-            table: self.table.clone(),
-            slow: Arc::clone(self.slow),
-            mailbox_batches: self.mailbox_batches(),
-        };
-        let failed = |reason| GatewayError::Start { what: format!("worker {index}"), reason };
-        let arbiter = Arbiter::new();
-        let (done, started) = oneshot::channel();
-        arbiter.spawn_fn(move || {
-            // Nobody waits any more if the gateway gave up.
-            let _ = done.send(seed.start());
-        });
-        match started.await {
-            Ok(Ok(started)) => Ok(Worker { index, arbiter, started }),
-            Ok(Err(error)) => {
-                stop_arbiter(arbiter, Instant::now());
-                Err(failed(error))
-            }
-            Err(_) => Err(failed(io::Error::other("its thread ended"))),
-        }
-    }
-
-    fn tenant_seeds(&self) -> Vec<TenantSeed> {
-        let mut next_seat = 0;
-        let mut seeds = Vec::new();
-        for (id, tenant) in ids(&self.config.tenants, TenantId) {
-            let mut seats = Vec::new();
-            for filter_id in &tenant.filters {
-                let seat = SeatId(next_seat);
-                next_seat += 1;
-                let (Some(filter), Some(settings)) =
-                    (self.filters.get(id, *filter_id), self.config.filters.get(filter_id.0))
-                else {
-                    continue;
-                };
-                let (Some(standing), Some(belongings)) =
-                    (self.standings.get(seat.0).map(Arc::clone), self.belongings.get(seat.0).cloned())
-                else {
-                    continue;
-                };
-                let (filter, settings, evidence) = (Arc::clone(filter), settings.clone(), self.evidence.clone());
-                seats.push(SeatSeed { seat, filter, settings, standing, belongings, evidence });
-            }
-            let quota = self.quotas.get(id.0).cloned().flatten();
-            seeds.push(TenantSeed { settings: tenant.clone(), seats, quota });
-        }
-        seeds
-    }
-
-    fn collector_seeds(&self) -> Result<Vec<CollectorSeed>, GatewayError> {
-        let agent_id = self.config.proto_hep.hep_capture_id.into();
-        let mut seeds = Vec::new();
-        for (id, collector) in ids(&self.config.collectors, CollectorId) {
-            let way = match &collector.destination {
-                Destination::Udp { to, hep_async_max_postponed_chunks, .. } => Way::Udp {
-                    socket: UdpCollector::connect(&collector.name, to)?,
-                    postponed_max: *hep_async_max_postponed_chunks,
-                },
                 Destination::Tcp { to, stream, .. } => {
-                    let connector = self.connectors.get(id.0).cloned().flatten();
-                    Way::Tcp { to: to.clone(), connector, stream: *stream }
+                    let connector = self.new.connectors.get(&id).cloned();
+                    (Way::Tcp { to: to.clone(), connector, stream: *stream }, STREAM_VERSION)
                 }
-                Destination::File(_) => {
-                    let Some(file) = self.files.iter().find(|file| file.id == id) else { continue };
-                    Way::File { to: file.deliver.clone(), backlog: Arc::clone(&file.backlog) }
-                }
+                Destination::File(_) => continue,
             };
             let (name, mailbox_octets_max) = (collector.name.clone(), collector.mailbox_octets_max);
-            let authentication_key = self.keys.get(id.0).cloned().flatten();
-            let version = match &collector.destination {
-                Destination::Udp { version, .. } => *version,
-                Destination::Tcp { .. } | Destination::File(_) => STREAM_VERSION,
-            };
+            let authentication_key = self.new.keys.get(id.0).cloned().flatten();
             let encoding = Encoding { version, agent_id, authentication_key };
             seeds.push(CollectorSeed { id, name, encoding, mailbox_octets_max, way });
         }
         Ok(seeds)
     }
 
-    /// Every listener and connection has a bound of its own; this is what they come to, so it is never reached.
-    fn mailbox_batches(&self) -> usize {
-        let bound = self.config.listeners.iter().map(|listener| match listener.listen.transport {
-            Transport::Udp => UDP_BATCHES_MAX,
-            Transport::Tcp | Transport::Tls => listener.stream.connections_max * CONNECTION_BATCHES_MAX,
-        });
-        bound.sum::<usize>() + 1
+    /// The listeners that are new or changed, each with its share of the sockets.
+    fn listener_seeds(&self, worker: usize) -> io::Result<Vec<ListenerSeed>> {
+        let mut seeds = Vec::new();
+        for (id, listener) in self.new.config.live_listeners() {
+            let (false, Some(bound), Some(admission)) =
+                (self.is_listener_kept(id), self.new.sockets.get(&id), self.admissions.get(&id))
+            else {
+                continue;
+            };
+            let socket = match bound {
+                Bound::Udp(sockets, _) => {
+                    sockets.get(worker).map(StdUdpSocket::try_clone).transpose()?.map(Socket::Udp)
+                }
+                Bound::Tcp(sockets, _) => {
+                    sockets.get(worker).map(StdTcpListener::try_clone).transpose()?.map(Socket::Tcp)
+                }
+            };
+            let Some(socket) = socket else { continue };
+            seeds.push(ListenerSeed {
+                id,
+                name: listener.name.clone(),
+                agent_ids: listener.agent_id,
+                unpacks_gzip: listener.unpacks_gzip,
+                socket,
+                stream: listener.stream,
+                admission: Arc::clone(admission),
+                acceptor: self.new.acceptors.get(&id).cloned(),
+            });
+        }
+        Ok(seeds)
     }
 }
 
-/// What becomes a worker on its own thread. All of it can be sent there; the actors could not.
-struct Seed {
-    index: usize,
-    page: Page,
-    listeners: Vec<ListenerSeed>,
-    tenants: Vec<TenantSeed>,
-    collectors: Vec<CollectorSeed>,
-    table: TenantTable,
-    slow: Arc<SlowLane>,
-    mailbox_batches: usize,
+/// Every listener and connection has a bound of its own; this is what they come to, so it is never reached. Twice, as those
+/// of a listener that is drained may still come.
+fn mailbox_batches(config: &Config) -> usize {
+    let bound = config.listeners.iter().map(|listener| match listener.listen.transport {
+        Transport::Udp => UDP_BATCHES_MAX,
+        Transport::Tcp | Transport::Tls => listener.stream.connections_max * CONNECTION_BATCHES_MAX,
+    });
+    bound.sum::<usize>() * 2 + 2
 }
 
 struct ListenerSeed {
@@ -266,21 +306,6 @@ enum Socket {
     Tcp(StdTcpListener),
 }
 
-struct TenantSeed {
-    settings: crate::config::Tenant,
-    seats: Vec<SeatSeed>,
-    quota: Option<Arc<Quota>>,
-}
-
-struct SeatSeed {
-    seat: SeatId,
-    filter: Arc<Filter>,
-    settings: crate::config::Filter,
-    standing: Arc<Standing>,
-    belongings: Belongings,
-    evidence: Option<Arc<Evidence>>,
-}
-
 struct CollectorSeed {
     id: CollectorId,
     name: String,
@@ -292,81 +317,57 @@ struct CollectorSeed {
 enum Way {
     Udp { socket: StdUdpSocket, postponed_max: usize },
     Tcp { to: crate::config::RemoteAddr, connector: Option<Arc<Connector>>, stream: crate::config::StreamSettings },
-    File { to: Recipient<Deliver>, backlog: Arc<Backlog> },
 }
 
-impl Seed {
-    /// Starts collectors, chains and listeners, in this order: nobody sends to somebody who is not there.
-    fn start(self) -> io::Result<Started> {
-        let page = Rc::new(self.page);
-        let mut started = Started::default();
-        let mut outlets = Vec::new();
-        let names: Vec<String> = self.collectors.iter().map(|collector| collector.name.clone()).collect();
-        for collector in self.collectors {
-            outlets.push(collector.start(&page, &mut started)?);
-        }
-        let homes = self.tenants.into_iter().map(|tenant| tenant.home(&outlets, &names)).collect();
-        let (table, slow) = (self.table, self.slow);
-        let chains =
-            Chains::new(self.index, Rc::clone(&page), table, homes, outlets, slow, self.mailbox_batches).start();
-        started.chains.push(chains.clone().recipient());
-        for listener in self.listeners {
-            let ListenerSeed { id, name, agent_ids, unpacks_gzip, socket, stream, admission, acceptor } = listener;
-            let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids).with_gzip(unpacks_gzip);
-            let to = chains.clone().recipient();
-            let drain = match socket {
-                Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),
-                Socket::Tcp(socket) => {
-                    TcpListener::new(socket, intake, stream, admission, acceptor, to)?.start().recipient()
-                }
-            };
-            started.listeners.push((name, drain));
-        }
-        Ok(started)
-    }
+/// A collector that runs, and the way to it.
+struct StartedCollector {
+    outlet: Outlet,
+    actor: Named,
+}
+
+fn start_collectors(seeds: Vec<CollectorSeed>, page: Page) -> io::Result<Vec<StartedCollector>> {
+    let page = Rc::new(page);
+    seeds.into_iter().map(|seed| seed.start(&page)).collect()
 }
 
 impl CollectorSeed {
-    fn start(self, page: &Rc<Page>, started: &mut Started) -> io::Result<Outlet> {
+    fn start(self, page: &Rc<Page>) -> io::Result<StartedCollector> {
         let Self { id, name, encoding, mailbox_octets_max, way } = self;
         let counter = Counter::new(id, &name, Rc::clone(page));
         let backlog = Backlog::new(mailbox_octets_max);
         let theirs = Arc::clone(&backlog);
-        Ok(match way {
+        let (drain, to): (Recipient<Drain>, Recipient<Deliver>) = match way {
             Way::Udp { socket, postponed_max } => {
                 let actor = UdpCollector::new(socket, encoding, postponed_max, counter, theirs)?.start();
-                started.collectors.push((name, actor.clone().recipient()));
-                Outlet { id, backlog, to: actor.recipient() }
+                (actor.clone().recipient(), actor.recipient())
             }
             Way::Tcp { to, connector, stream } => {
                 let actor = TcpCollector::new(to, connector, stream, encoding, counter, theirs).start();
-                started.collectors.push((name, actor.clone().recipient()));
-                Outlet { id, backlog, to: actor.recipient() }
+                (actor.clone().recipient(), actor.recipient())
             }
-            Way::File { to, backlog } => Outlet { id, backlog, to },
-        })
+        };
+        Ok(StartedCollector { outlet: Outlet { id, backlog, to }, actor: (name, drain) })
     }
 }
 
-impl TenantSeed {
-    fn home(self, outlets: &[Outlet], collectors: &[String]) -> Home {
-        let Self { settings, seats, quota } = self;
-        let mut ticks = Vec::new();
-        let mut chain = Vec::new();
-        for (place, seed) in seats.into_iter().enumerate() {
-            let SeatSeed { seat, filter, settings: of_filter, standing, belongings, evidence } = seed;
-            if let Some(every) = of_filter.tick.filter(|_| filter.has_tick()) {
-                ticks.push((place, every));
+fn start_listeners(
+    seeds: Vec<ListenerSeed>,
+    chains: &Recipient<Batch>,
+    page: Page,
+) -> io::Result<BTreeMap<ListenerId, Named>> {
+    let page = Rc::new(page);
+    let mut started = BTreeMap::new();
+    for seed in seeds {
+        let ListenerSeed { id, name, agent_ids, unpacks_gzip, socket, stream, admission, acceptor } = seed;
+        let intake = Intake::new(id, &name, Rc::clone(&page)).with_agent_ids(agent_ids).with_gzip(unpacks_gzip);
+        let to = chains.clone();
+        let drain = match socket {
+            Socket::Udp(socket) => UdpListener::new(socket, intake, to)?.start().recipient(),
+            Socket::Tcp(socket) => {
+                TcpListener::new(socket, intake, stream, admission, acceptor, to)?.start().recipient()
             }
-            let grants = of_filter.collectors.iter().filter_map(|id| {
-                let outlet = outlets.iter().find(|outlet| outlet.id == *id)?;
-                let name = collectors.get(id.0)?.clone();
-                Some(Grant { id: *id, name, backlog: Arc::clone(&outlet.backlog) })
-            });
-            let surroundings = Surroundings { grants: grants.collect(), belongings };
-            let on_error = of_filter.on_error;
-            chain.push(Seat::new(seat, &settings.name, filter, surroundings, on_error, standing, evidence));
-        }
-        Home::new(Chain::new(chain, settings.on_error), settings.route, settings.lane, ticks, quota)
+        };
+        started.insert(id, (name, drain));
     }
+    Ok(started)
 }

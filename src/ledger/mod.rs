@@ -14,7 +14,7 @@ mod reason;
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 pub use reason::{CloseReason, DropReason, FaultKind};
@@ -271,43 +271,91 @@ pub struct Rows {
 /// All counters of a gateway.
 #[derive(Debug)]
 pub struct Ledger {
-    rows: Rows,
-    pages: Mutex<Vec<Arc<Cells>>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    rows: Arc<Rows>,
+    pages: Vec<Arc<Cells>>,
+    /// The sums of pages that nobody writes any more.
+    closed: Totals,
 }
 
 impl Ledger {
     /// A ledger with these rows and no pages yet.
     #[must_use]
     pub fn new(rows: Rows) -> Arc<Self> {
-        Arc::new(Self { rows, pages: Mutex::new(Vec::new()) })
+        let rows = Arc::new(rows);
+        let closed = Totals::nothing(&rows);
+        Arc::new(Self { inner: Mutex::new(Inner { rows, pages: Vec::new(), closed }) })
     }
 
     /// The rows' names.
     #[must_use]
-    pub const fn rows(&self) -> &Rows {
-        &self.rows
+    pub fn rows(&self) -> Arc<Rows> {
+        Arc::clone(&self.lock().rows)
+    }
+
+    /// More rows: those that are there already, each at its place, and others behind them. Pages that were made before
+    /// do not have the others.
+    pub fn extend(&self, rows: Rows) {
+        let mut inner = self.lock();
+        inner.rows = Arc::new(rows);
+        let mut closed = Totals::nothing(&inner.rows);
+        closed.add(&inner.closed.layout, &inner.closed.sums);
+        inner.closed = closed;
     }
 
     /// A page for one thread. It stays part of the sums when the thread is gone.
     #[must_use]
     pub fn page(&self) -> Page {
-        let cells = Arc::new(Cells::new(&self.rows));
-        self.pages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&cells));
+        let mut inner = self.lock();
+        inner.close();
+        let cells = Arc::new(Cells::new(&inner.rows));
+        inner.pages.push(Arc::clone(&cells));
         Page { cells, writing: Cell::new(false) }
     }
 
     /// The sums over all pages, each page read as a whole.
     #[must_use]
     pub fn totals(&self) -> Totals {
-        let mut totals = Totals { rows: self.rows.clone(), sums: vec![0; cell_count(&self.rows)] };
-        let mut copy = vec![0; totals.sums.len()];
-        for page in self.pages.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let inner = self.lock();
+        let mut totals = inner.closed.clone();
+        let mut copy = Vec::new();
+        for page in &inner.pages {
+            copy.resize(page.values.len(), 0);
             page.copy_into(&mut copy);
-            for (sum, value) in totals.sums.iter_mut().zip(&copy) {
-                *sum = sum.wrapping_add(*value);
-            }
+            totals.add(&page.layout, &copy);
         }
         totals
+    }
+
+    /// Pages that are written.
+    #[cfg(test)]
+    fn pages(&self) -> usize {
+        self.lock().pages.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    /// Puts the pages that nobody writes any more together.
+    fn close(&mut self) {
+        let Self { pages, closed, .. } = self;
+        pages.retain(|page| {
+            // The writer's own handle is the other one.
+            if Arc::strong_count(page) > 1 {
+                return true;
+            }
+            let mut copy = vec![0; page.values.len()];
+            page.copy_into(&mut copy);
+            closed.add(&page.layout, &copy);
+            false
+        });
     }
 }
 
@@ -373,8 +421,8 @@ impl Writing<'_> {
         self.collector(id, count, n.wrapping_neg());
     }
 
-    fn add<C: Count>(&self, base: usize, row: usize, count: C, n: u64) {
-        if let Some(cell) = self.page.cells.values.get(base + row * C::WIDTH + count.place()) {
+    fn add<C: Count>(&self, section: Section, row: usize, count: C, n: u64) {
+        if let Some(cell) = section.place(row, count).and_then(|place| self.page.cells.values.get(place)) {
             // One writer: no read-modify-write of the bus is needed.
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
         }
@@ -392,39 +440,64 @@ impl Drop for Writing<'_> {
 /// What the counters were at one moment.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Totals {
-    rows: Rows,
+    rows: Arc<Rows>,
+    layout: Layout,
     sums: Vec<u64>,
 }
 
 impl Totals {
+    /// Nothing has been counted in these rows.
+    #[must_use]
+    pub fn nothing(rows: &Arc<Rows>) -> Self {
+        let layout = Layout::of(rows);
+        Self { rows: Arc::clone(rows), layout, sums: vec![0; layout.end] }
+    }
+
+    /// Adds the cells of a page, which may have fewer rows.
+    fn add(&mut self, layout: &Layout, cells: &[u64]) {
+        let sections = [
+            (self.layout.listeners, layout.listeners, ListenerCount::WIDTH),
+            (self.layout.tenants, layout.tenants, TenantCount::WIDTH),
+            (self.layout.collectors, layout.collectors, CollectorCount::WIDTH),
+            (self.layout.seats, layout.seats, SeatCount::WIDTH),
+        ];
+        for (to, from, width) in sections {
+            let octets = to.rows.min(from.rows) * width;
+            let sums = self.sums.get_mut(to.base..to.base + octets).unwrap_or_default();
+            for (sum, value) in sums.iter_mut().zip(cells.get(from.base..from.base + octets).unwrap_or_default()) {
+                *sum = sum.wrapping_add(*value);
+            }
+        }
+    }
+
     /// The rows' names.
     #[must_use]
-    pub const fn rows(&self) -> &Rows {
+    pub const fn rows(&self) -> &Arc<Rows> {
         &self.rows
     }
 
     /// A listener's count.
     #[must_use]
     pub fn listener(&self, id: ListenerId, count: ListenerCount) -> u64 {
-        self.get(Layout::of(&self.rows).listeners, id.0, count)
+        self.get(self.layout.listeners, id.0, count)
     }
 
     /// A tenant's count.
     #[must_use]
     pub fn tenant(&self, id: TenantId, count: TenantCount) -> u64 {
-        self.get(Layout::of(&self.rows).tenants, id.0, count)
+        self.get(self.layout.tenants, id.0, count)
     }
 
     /// A collector's count.
     #[must_use]
     pub fn collector(&self, id: CollectorId, count: CollectorCount) -> u64 {
-        self.get(Layout::of(&self.rows).collectors, id.0, count)
+        self.get(self.layout.collectors, id.0, count)
     }
 
     /// The count of a filter in a chain.
     #[must_use]
     pub fn seat(&self, id: SeatId, count: SeatCount) -> u64 {
-        self.get(Layout::of(&self.rows).seats, id.0, count)
+        self.get(self.layout.seats, id.0, count)
     }
 
     /// Packets that a listener rejected, for whatever reason.
@@ -505,8 +578,9 @@ impl Totals {
         found
     }
 
-    fn get<C: Count>(&self, base: usize, row: usize, count: C) -> u64 {
-        self.sums.get(base + row * C::WIDTH + count.place()).copied().unwrap_or(0)
+    /// Nothing for a row that was not there yet.
+    fn get<C: Count>(&self, section: Section, row: usize, count: C) -> u64 {
+        section.place(row, count).and_then(|place| self.sums.get(place)).copied().unwrap_or(0)
     }
 }
 
@@ -515,29 +589,44 @@ pub fn ids<T, I>(names: &[T], id: impl Fn(usize) -> I) -> impl Iterator<Item = (
     names.iter().enumerate().map(move |(index, name)| (id(index), name))
 }
 
-/// Where each kind of row begins among the cells.
-#[derive(Clone, Copy, Debug)]
+/// Where the rows of a kind lie among the cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Section {
+    base: usize,
+    rows: usize,
+}
+
+impl Section {
+    /// The place of a count; `None` if there is no such row.
+    fn place<C: Count>(self, row: usize, count: C) -> Option<usize> {
+        (row < self.rows).then(|| self.base + row * C::WIDTH + count.place())
+    }
+}
+
+/// Where each kind of row lies among the cells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Layout {
-    listeners: usize,
-    tenants: usize,
-    collectors: usize,
-    seats: usize,
+    listeners: Section,
+    tenants: Section,
+    collectors: Section,
+    seats: Section,
     end: usize,
 }
 
 impl Layout {
     fn of(rows: &Rows) -> Self {
-        let listeners = 0;
-        let tenants = listeners + rows.listeners.len() * ListenerCount::WIDTH;
-        let collectors = tenants + rows.tenants.len() * TenantCount::WIDTH;
-        let seats = collectors + rows.collectors.len() * CollectorCount::WIDTH;
-        let end = seats + rows.seats.len() * SeatCount::WIDTH;
+        let mut end = 0;
+        let mut section = |rows: usize, width: usize| {
+            let base = end;
+            end += rows * width;
+            Section { base, rows }
+        };
+        let listeners = section(rows.listeners.len(), ListenerCount::WIDTH);
+        let tenants = section(rows.tenants.len(), TenantCount::WIDTH);
+        let collectors = section(rows.collectors.len(), CollectorCount::WIDTH);
+        let seats = section(rows.seats.len(), SeatCount::WIDTH);
         Self { listeners, tenants, collectors, seats, end }
     }
-}
-
-fn cell_count(rows: &Rows) -> usize {
-    Layout::of(rows).end
 }
 
 /// One page's memory: a sequence lock over plain counters, whose writer never waits.
@@ -551,8 +640,9 @@ struct Cells {
 
 impl Cells {
     fn new(rows: &Rows) -> Self {
-        let values = (0..cell_count(rows)).map(|_| AtomicU64::new(0)).collect();
-        Self { layout: Layout::of(rows), version: AtomicU64::new(0), values }
+        let layout = Layout::of(rows);
+        let values = (0..layout.end).map(|_| AtomicU64::new(0)).collect();
+        Self { layout, version: AtomicU64::new(0), values }
     }
 
     fn copy_into(&self, copy: &mut [u64]) {
@@ -669,6 +759,42 @@ mod tests {
         let totals = ledger.totals();
         assert_eq!(totals.collector(CollectorId(0), CollectorCount::Waiting), 2);
         assert_eq!(totals.discrepancies(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn rows_may_be_added_and_what_old_pages_count_stays_where_it_is() {
+        let ledger = Ledger::new(rows());
+        let old = ledger.page();
+        let mut more = rows();
+        more.listeners.push("tls".into());
+        more.tenants.push("b".into());
+        more.seats.push((TenantId(1), "redact".into()));
+        let before = ledger.totals();
+        ledger.extend(more);
+        let new = ledger.page();
+        for page in [&old, &new] {
+            page.write().tenant(TenantId(0), TenantCount::Routed, 1);
+            page.write().collector(CollectorId(0), CollectorCount::Sent, 1);
+            // The old page has no such row, and must not count it as something else.
+            page.write().tenant(TenantId(1), TenantCount::Routed, 10);
+            page.write().seat(SeatId(1), SeatCount::Calls, 10);
+        }
+        let check = |totals: &Totals| {
+            assert_eq!(totals.tenant(TenantId(0), TenantCount::Routed), 2);
+            assert_eq!(totals.tenant(TenantId(1), TenantCount::Routed), 10);
+            assert_eq!(totals.collector(CollectorId(0), CollectorCount::Sent), 2);
+            assert_eq!(totals.seat(SeatId(1), SeatCount::Calls), 10);
+            assert_eq!(totals.listener(ListenerId(2), ListenerCount::Received), 0);
+        };
+        check(&ledger.totals());
+        assert_eq!(before.tenant(TenantId(1), TenantCount::Routed), 0, "it was not there");
+        // Pages whose writers are gone are put together, and lose nothing.
+        drop((old, new));
+        let _last = ledger.page();
+        assert_eq!(ledger.pages(), 1);
+        check(&ledger.totals());
+        ledger.extend(ledger.rows().as_ref().clone());
+        check(&ledger.totals());
     }
 
     #[test]

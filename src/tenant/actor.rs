@@ -1,11 +1,10 @@
 //! The actor of this layer: on each worker one, with a chain of each tenant.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, StreamHandler};
+use actix::{Actor, AsyncContext, Context, Handler, Message, ResponseFuture, SpawnHandle, StreamHandler};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::chain::{Chain, Counts, Done, Lane, Ran, Run, wide};
@@ -24,41 +23,67 @@ const RESULTS_MAX: usize = 64;
 
 /// A tenant on this worker.
 #[derive(Debug)]
-pub struct Home {
+struct Home {
     /// `None` while it is in the slow lane.
     chain: Option<Chain>,
+    /// What takes the place of the chain that is on its way home.
+    next: Option<Chain>,
     /// What came while the chain was on its way home.
     limbo: VecDeque<Job>,
-    route: Vec<CollectorId>,
-    lane: LaneChoice,
-    /// Filters that tick, by their place in the chain.
-    ticks: Vec<(usize, Duration)>,
-    /// How much may come; shared with the other workers.
-    quota: Option<Arc<Quota>>,
+    settings: HomeSettings,
+    /// What calls filters without packets.
+    ticking: Vec<SpawnHandle>,
 }
 
-impl Home {
-    /// A tenant whose chain is at home. `ticks`: filters that are to be called without packets, by their place.
-    #[must_use]
-    pub fn new(
-        chain: Chain,
-        route: Vec<CollectorId>,
-        lane: LaneChoice,
-        ticks: Vec<(usize, Duration)>,
-        quota: Option<Arc<Quota>>,
-    ) -> Self {
-        Self { chain: Some(chain), limbo: VecDeque::new(), route, lane, ticks, quota }
-    }
+/// How a tenant is served.
+#[derive(Clone, Debug)]
+pub struct HomeSettings {
+    /// The collectors that its packets go to.
+    pub route: Vec<CollectorId>,
+    /// Where its chain runs.
+    pub lane: LaneChoice,
+    /// Filters that are to be called without packets, by their place in the chain.
+    pub ticks: Vec<(usize, Duration)>,
+    /// How much may come; shared with the other workers.
+    pub quota: Option<Arc<Quota>>,
+}
+
+/// What changes for a tenant.
+#[derive(Debug)]
+pub struct HomeChange {
+    /// How it is served from now on.
+    pub settings: HomeSettings,
+    /// The chain that takes the place of its own; `None`: it keeps that.
+    pub chain: Option<Chain>,
+}
+
+/// What changes on a worker, all at once and between two batches.
+#[derive(Debug)]
+pub struct Change {
+    /// Whose packet it is.
+    pub table: TenantTable,
+    /// Where to count from now on, if there are more rows.
+    pub page: Option<Page>,
+    /// By collector; `None`: it is gone.
+    pub outlets: Vec<Option<Outlet>>,
+    /// By tenant: as many as there ever were.
+    pub homes: Vec<HomeChange>,
+    /// How many batches all listeners and connections together may have under way to this worker.
+    pub mailbox_batches: usize,
+}
+
+impl Message for Change {
+    type Result = ();
 }
 
 /// The chains of one worker.
 pub struct Chains {
     worker: usize,
-    page: Rc<Page>,
+    page: Page,
     table: TenantTable,
     homes: Vec<Home>,
-    /// By collector.
-    outlets: Vec<Outlet>,
+    /// By collector; `None`: it is gone.
+    outlets: Vec<Option<Outlet>>,
     slow: Arc<SlowLane>,
     results: mpsc::Sender<Finished>,
     incoming_results: Option<mpsc::Receiver<Finished>>,
@@ -67,7 +92,6 @@ pub struct Chains {
     drained: Vec<oneshot::Sender<()>>,
     /// The instances have had their last calls, or are about to.
     ending: bool,
-    mailbox_batches: usize,
 }
 
 impl std::fmt::Debug for Chains {
@@ -77,32 +101,62 @@ impl std::fmt::Debug for Chains {
 }
 
 impl Chains {
-    /// The chains of one worker. `homes` are in the order of the tenants, `outlets` in that of the collectors.
-    /// `mailbox_batches` is how many batches all listeners and connections together may have under way to it.
+    /// A worker without a tenant: a [`Change`] brings the first.
     #[must_use]
-    pub fn new(
-        worker: usize,
-        page: Rc<Page>,
-        table: TenantTable,
-        homes: Vec<Home>,
-        outlets: Vec<Outlet>,
-        slow: Arc<SlowLane>,
-        mailbox_batches: usize,
-    ) -> Self {
+    pub fn new(worker: usize, page: Page, table: TenantTable, slow: Arc<SlowLane>) -> Self {
         let (results, incoming_results) = mpsc::channel(RESULTS_MAX);
         Self {
             worker,
             page,
             table,
-            homes,
-            outlets,
+            homes: Vec::new(),
+            outlets: Vec::new(),
             slow,
             results,
             incoming_results: Some(incoming_results),
             away: 0,
             drained: Vec::new(),
             ending: false,
-            mailbox_batches,
+        }
+    }
+
+    /// Serves a tenant in another way from now on.
+    fn change(&mut self, tenant: TenantId, change: HomeChange, ctx: &mut Context<Self>) {
+        let HomeChange { settings, chain } = change;
+        let worker = self.worker;
+        let Some(home) = self.homes.get_mut(tenant.0) else {
+            // It is the next one, as they come in their order.
+            let chain = Some(chain.unwrap_or_else(Chain::empty));
+            self.homes.push(Home { chain, next: None, limbo: VecDeque::new(), settings, ticking: Vec::new() });
+            self.start_ticking(tenant, ctx);
+            return;
+        };
+        home.settings = settings;
+        for handle in home.ticking.drain(..) {
+            ctx.cancel_future(handle);
+        }
+        self.start_ticking(tenant, ctx);
+        let (Some(chain), Some(home)) = (chain, self.homes.get_mut(tenant.0)) else { return };
+        if let Some(mut old) = home.chain.take() {
+            home.chain = Some(chain);
+            let mut tally = Tally::new();
+            let sent = old.last_calls(Lane::Fast, &mut tally);
+            self.settle_sent(sent, tally);
+            return;
+        }
+        let may_go_home = home.settings.lane != LaneChoice::Slow;
+        match self.slow.replace(ChainId { tenant, worker }, chain, may_go_home) {
+            // The last calls of the old one.
+            Ok(()) => self.away += 1,
+            Err(chain) => home.next = Some(chain),
+        }
+    }
+
+    fn start_ticking(&mut self, tenant: TenantId, ctx: &mut Context<Self>) {
+        let Some(home) = self.homes.get_mut(tenant.0) else { return };
+        for (seat, every) in home.settings.ticks.clone() {
+            let tick = move |chains: &mut Self, _: &mut Context<Self>| chains.process(tenant, Job::Tick(seat), true);
+            home.ticking.push(ctx.run_interval(every, tick));
         }
     }
 
@@ -118,7 +172,7 @@ impl Chains {
             let listener = received.origin.listener.unwrap_or(ListenerId(usize::MAX));
             let tenant = self.table.find(listener, received.origin.peer.ip(), client_names, &received.packet);
             count_in(&writing, listener, tenant, received);
-            let quota = tenant.and_then(|tenant| Some((tenant, self.homes.get(tenant.0)?.quota.as_deref()?)));
+            let quota = tenant.and_then(|tenant| Some((tenant, self.homes.get(tenant.0)?.settings.quota.as_deref()?)));
             let within = quota.map_or(Ok(()), |(tenant, quota)| within(quota, tenant, connection, received, now));
             if let (Some(tenant), Err(reason)) = (tenant, within) {
                 writing.tenant_less(tenant, TenantCount::InFlight, 1);
@@ -144,7 +198,7 @@ impl Chains {
     fn process(&mut self, tenant: TenantId, job: Job, bounded: bool) {
         let worker = self.worker;
         let Some(home) = self.homes.get_mut(tenant.0) else { return };
-        if let LaneChoice::Slow = home.lane
+        if let LaneChoice::Slow = home.settings.lane
             && let Some(chain) = home.chain.take_if(|chain| !chain.is_empty())
         {
             self.slow.enter(ChainId { tenant, worker }, chain, self.results.clone(), false);
@@ -159,7 +213,7 @@ impl Chains {
     fn run_here(&mut self, tenant: TenantId, job: Job) {
         let Some(home) = self.homes.get_mut(tenant.0) else { return };
         let Some(chain) = &mut home.chain else { return };
-        let may_move = home.lane == LaneChoice::Auto;
+        let may_move = home.settings.lane == LaneChoice::Auto;
         let mut tally = Tally::new();
         match job {
             Job::Batch(run, permit) => match chain.run(run, Lane::Fast, may_move, &mut tally) {
@@ -180,9 +234,11 @@ impl Chains {
                 }
             },
             Job::LastCalls => {
-                let sent = chain.last_calls(&mut tally);
+                let sent = chain.last_calls(Lane::Slow, &mut tally);
                 self.settle_sent(sent, tally);
             }
+            // Only the slow lane has it.
+            Job::Retire(_) => {}
         }
     }
 
@@ -202,7 +258,7 @@ impl Chains {
                 writing.tenant_less(tenant, TenantCount::InFlight, packets);
                 writing.tenant(tenant, TenantCount::Dropped(DropReason::SlowLaneFull), packets);
             }
-            Submitted::Full(Job::Tick(_) | Job::LastCalls) => {}
+            Submitted::Full(Job::Tick(_) | Job::LastCalls | Job::Retire(_)) => {}
             Submitted::Gone(job) => {
                 if let Some(home) = self.homes.get_mut(tenant.0) {
                     home.limbo.push_back(job);
@@ -214,7 +270,15 @@ impl Chains {
     fn take_home(&mut self, tenant: TenantId, chain: Chain) {
         tracing::debug!(tenant = tenant.0, worker = self.worker, "chain is back in the fast lane");
         let Some(home) = self.homes.get_mut(tenant.0) else { return };
-        home.chain = Some(chain);
+        if let Some(next) = home.next.take() {
+            let (mut old, mut tally) = (chain, Tally::new());
+            home.chain = Some(next);
+            let sent = old.last_calls(Lane::Fast, &mut tally);
+            self.settle_sent(sent, tally);
+        } else {
+            home.chain = Some(chain);
+        }
+        let Some(home) = self.homes.get_mut(tenant.0) else { return };
         for job in std::mem::take(&mut home.limbo) {
             self.process(tenant, job, false);
         }
@@ -225,18 +289,18 @@ impl Chains {
         let Done { work, sent, counts } = done;
         let routed = wide(work.len());
         let mut deliveries = self.deliver_sent(sent);
-        let route = self.homes.get(tenant.0).map(|home| home.route.as_slice()).unwrap_or_default();
+        let route = self.homes.get(tenant.0).map(|home| home.settings.route.as_slice()).unwrap_or_default();
+        // A collector that is gone since the packets were on their way is no route.
+        let outlets: Vec<&Outlet> = route.iter().filter_map(|id| self.outlets.get(id.0)?.as_ref()).collect();
         if routed > 0 {
             let packets = Arc::new(work.packets);
-            for id in route {
-                if let Some(outlet) = self.outlets.get(id.0) {
-                    let taken = outlet.offer(Arc::clone(&packets));
-                    deliveries.push(Delivery { to: *id, packets: routed, from_filter: false, taken });
-                }
+            for outlet in &outlets {
+                let taken = outlet.offer(Arc::clone(&packets));
+                deliveries.push(Delivery { to: outlet.id, packets: routed, from_filter: false, taken });
             }
         }
         let writing = self.page.write();
-        count_out(&writing, tenant, counts, routed, !route.is_empty());
+        count_out(&writing, tenant, counts, routed, !outlets.is_empty());
         count_deliveries(&writing, &deliveries);
         count_tally(&writing, tally);
     }
@@ -260,7 +324,8 @@ impl Chains {
         let mut deliveries = Vec::new();
         for (to, list) in lists {
             let packets = wide(list.len());
-            let taken = self.outlets.get(to.0).is_some_and(|outlet| outlet.offer(Arc::new(list)));
+            let outlet = self.outlets.get(to.0).and_then(Option::as_ref);
+            let taken = outlet.is_some_and(|outlet| outlet.offer(Arc::new(list)));
             deliveries.push(Delivery { to, packets, from_filter: true, taken });
         }
         deliveries
@@ -370,16 +435,33 @@ impl Actor for Chains {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.set_mailbox_capacity(self.mailbox_batches);
         if let Some(results) = self.incoming_results.take() {
             Self::add_stream(Results(results), ctx);
         }
-        for (index, home) in self.homes.iter().enumerate() {
-            for (seat, every) in home.ticks.clone() {
-                let tenant = TenantId(index);
-                ctx.run_interval(every, move |chains, _| chains.process(tenant, Job::Tick(seat), true));
-            }
+    }
+}
+
+impl Handler<Change> for Chains {
+    type Result = ();
+
+    fn handle(&mut self, change: Change, ctx: &mut Self::Context) {
+        let Change { table, page, outlets, homes, mailbox_batches } = change;
+        self.table = table;
+        if let Some(page) = page {
+            self.page = page;
         }
+        ctx.set_mailbox_capacity(mailbox_batches);
+        // What old chains send with their last calls goes to the collectors that they know.
+        let old_outlets = std::mem::take(&mut self.outlets);
+        self.outlets = outlets
+            .iter()
+            .enumerate()
+            .map(|(place, new)| new.clone().or_else(|| old_outlets.get(place).cloned().flatten()))
+            .collect();
+        for (place, home) in homes.into_iter().enumerate() {
+            self.change(TenantId(place), home, ctx);
+        }
+        self.outlets = outlets;
     }
 }
 

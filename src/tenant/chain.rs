@@ -127,6 +127,11 @@ impl Chain {
         Self { seats, on_error, longest_call: Duration::ZERO }
     }
 
+    /// No filter at all.
+    pub(super) const fn empty() -> Self {
+        Self::new(Vec::new(), OnError::Pass)
+    }
+
     /// Whether there is no filter in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -229,8 +234,8 @@ impl Chain {
     }
 
     /// The last call of every instance. What they send.
-    pub(super) fn last_calls(&mut self, tally: &mut Tally) -> Vec<Sent> {
-        let at = Moment::here(Lane::Slow, false);
+    pub(super) fn last_calls(&mut self, lane: Lane, tally: &mut Tally) -> Vec<Sent> {
+        let at = Moment::here(lane, false);
         self.seats.iter_mut().flat_map(|seat| seat.last_call(at, tally)).collect()
     }
 

@@ -13,7 +13,7 @@ mod slow;
 mod standing;
 mod table;
 
-pub use actor::{Chains, Home};
+pub use actor::{Chains, Change, HomeChange, HomeSettings};
 pub use chain::{Chain, Lane};
 pub use evidence::{Case, Evidence, EvidenceLimits};
 pub use quota::Quota;

@@ -124,14 +124,14 @@ impl Seat {
         }
     }
 
-    /// The last call of the instance, if there is one; it is gone then. It may take as long as a call in the slow lane.
+    /// The last call of the instance, if there is one; it is gone then.
     pub(super) fn last_call(&mut self, at: Moment, tally: &mut Tally) -> Vec<Sent> {
         let Some(mut instance) = self.instance.take().filter(|_| self.filter.has_last_call()) else {
             return Vec::new();
         };
         let began = Instant::now();
-        let result = instance.on_stop(Budget::computing(self.filter.limits().slow_deadline), at.now());
-        self.count_call(&mut instance, Lane::Slow, began, tally);
+        let result = instance.on_stop(self.budget(at.lane), at.now());
+        self.count_call(&mut instance, at.lane, began, tally);
         match result {
             Ok(outcome) => {
                 tally.push((self.id, SeatCount::Calls, 1));
@@ -187,7 +187,7 @@ impl Seat {
                 if outcome.state_lost > 0 {
                     tally.push((self.id, SeatCount::StateLost, outcome.state_lost));
                 }
-                outcome.sent.extend(self.recycle_if_grown(tally));
+                outcome.sent.extend(self.recycle_if_grown(lane, tally));
                 Ok(outcome)
             }
             Err(fault) => {
@@ -232,7 +232,7 @@ impl Seat {
 
     /// Guests that live long may leak: one that has grown far beyond what it began with begins anew. What it sends with
     /// its last call.
-    fn recycle_if_grown(&mut self, tally: &mut Tally) -> Vec<Sent> {
+    fn recycle_if_grown(&mut self, lane: Lane, tally: &mut Tally) -> Vec<Sent> {
         let Some(instance) = &self.instance else { return Vec::new() };
         let (octets, at_start) = (instance.memory_octets(), instance.memory_octets_at_start());
         let has_grown = self.filter.limits().recycle_octets().is_some_and(|most| octets >= most) && octets > at_start;
@@ -242,7 +242,7 @@ impl Seat {
         tally.push((self.id, SeatCount::Recycled, 1));
         let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
         tracing::debug!(tenant, filter, octets, at_start, "instance replaced: it had grown");
-        self.last_call(Moment::here(Lane::Slow, false), tally)
+        self.last_call(Moment::here(lane, false), tally)
     }
 
     /// Counts what it has dropped; too much of it is quarantine.

@@ -34,6 +34,8 @@ pub(super) enum Job {
     Tick(usize),
     /// Make the last call of every instance.
     LastCalls,
+    /// Make the last calls of a chain whose place another one has taken.
+    Retire(Box<Chain>),
 }
 
 impl Job {
@@ -41,7 +43,7 @@ impl Job {
     fn packets(&self) -> u64 {
         match self {
             Self::Batch(run, _) => wide(run.len()),
-            Self::Tick(_) | Self::LastCalls => 0,
+            Self::Tick(_) | Self::LastCalls | Self::Retire(_) => 0,
         }
     }
 }
@@ -99,6 +101,8 @@ struct State {
 struct Resident {
     /// `None` while a thread runs it.
     chain: Option<Chain>,
+    /// The one that takes its place when the job at hand is done.
+    next: Option<Chain>,
     jobs: VecDeque<Job>,
     results: mpsc::Sender<Finished>,
     may_go_home: bool,
@@ -126,8 +130,30 @@ impl SlowLane {
     /// Takes a chain in. `results` is where its worker hears of it.
     pub(super) fn enter(&self, id: ChainId, chain: Chain, results: mpsc::Sender<Finished>, may_go_home: bool) {
         let healthy_since = Instant::now();
-        let resident = Resident { chain: Some(chain), jobs: VecDeque::new(), results, may_go_home, healthy_since };
+        let jobs = VecDeque::new();
+        let resident = Resident { chain: Some(chain), next: None, jobs, results, may_go_home, healthy_since };
         self.shared.lock().residents.insert(id, resident);
+    }
+
+    /// Puts another chain in the place of one that is here, between two of its jobs. The old one has its last calls then,
+    /// which is a job more.
+    ///
+    /// # Errors
+    /// The chain: the old one is not here.
+    pub(super) fn replace(&self, id: ChainId, chain: Chain, may_go_home: bool) -> Result<(), Chain> {
+        let mut state = self.shared.lock();
+        let Some(resident) = state.residents.get_mut(&id) else { return Err(chain) };
+        resident.may_go_home = may_go_home;
+        match &mut resident.chain {
+            // One that was to come next and never came has made no call, so it needs no last one.
+            None => resident.next = Some(chain),
+            Some(_) => {
+                resident.take_over(chain);
+                drop(state);
+                self.shared.something_to_do.notify_one();
+            }
+        }
+        Ok(())
     }
 
     /// Hands a job over. `bounded`: only if the chain has room; the others have their bound elsewhere.
@@ -204,7 +230,7 @@ impl Shared {
             resident.healthy_since = now;
         }
         let healthy = now.saturating_duration_since(resident.healthy_since) >= self.healthy_after;
-        if resident.may_go_home && healthy && resident.jobs.is_empty() {
+        if resident.may_go_home && healthy && resident.jobs.is_empty() && resident.next.is_none() {
             let results = resident.results.clone();
             state.residents.remove(&id);
             drop(state);
@@ -212,12 +238,24 @@ impl Shared {
             let _ = results.blocking_send(Finished::Home(id.tenant, chain));
             return self.lock();
         }
-        let more = !resident.jobs.is_empty();
         resident.chain = Some(chain);
+        if let Some(next) = resident.next.take() {
+            resident.take_over(next);
+        }
+        let more = !resident.jobs.is_empty();
         if more {
             self.something_to_do.notify_one();
         }
         state
+    }
+}
+
+impl Resident {
+    /// Another chain is the one that is here, and the last calls of this one are the next job.
+    fn take_over(&mut self, chain: Chain) {
+        if let Some(old) = self.chain.replace(chain) {
+            self.jobs.push_front(Job::Retire(Box::new(old)));
+        }
     }
 }
 
@@ -260,7 +298,11 @@ fn work(id: ChainId, chain: &mut Chain, job: Job) -> Finished {
             Finished::Sent(sent, tally)
         }
         Job::LastCalls => {
-            let sent = chain.last_calls(&mut tally);
+            let sent = chain.last_calls(Lane::Slow, &mut tally);
+            Finished::Sent(sent, tally)
+        }
+        Job::Retire(mut old) => {
+            let sent = old.last_calls(Lane::Slow, &mut tally);
             Finished::Sent(sent, tally)
         }
     }

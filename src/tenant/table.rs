@@ -134,11 +134,11 @@ impl Keys {
 }
 
 impl TenantTable {
-    /// The rules of these tenants. Keys that stand elsewhere are read now.
+    /// The rules of these tenants, in this order. Keys that stand elsewhere are read now.
     ///
     /// # Errors
     /// [`KeyError`]: about the first key that cannot be read.
-    pub fn new(tenants: &[Tenant]) -> Result<Self, KeyError> {
+    pub fn new<'a>(tenants: impl Iterator<Item = (TenantId, &'a Tenant)>) -> Result<Self, KeyError> {
         let mut rules = Rules {
             shapes: Vec::new(),
             default: None,
@@ -149,8 +149,7 @@ impl TenantTable {
             agent_ids: false,
         };
         let mut place = 0;
-        for (index, tenant) in tenants.iter().enumerate() {
-            let id = TenantId(index);
+        for (id, tenant) in tenants {
             if tenant.matches.is_empty() {
                 rules.default = rules.default.or(Some(id));
             }
@@ -312,6 +311,7 @@ fn one(name: Option<TextId>) -> [Option<TextId>; CLIENT_NAMES_MAX] {
 mod tests {
     use super::*;
     use crate::config::{ConfigValue, LaneChoice, OnError, Quotas};
+    use crate::ledger::ids;
     use crate::wire::{Pack, PayloadType, Version, decode};
 
     fn tenant(name: &str, matches: Vec<Match>) -> Tenant {
@@ -325,6 +325,10 @@ mod tests {
             quotas: Quotas::default(),
             config: std::collections::BTreeMap::new(),
         }
+    }
+
+    fn table(tenants: &[Tenant]) -> Result<TenantTable, KeyError> {
+        TenantTable::new(ids(tenants, TenantId))
     }
 
     fn rule(listener: Option<usize>, source: Option<&str>) -> Match {
@@ -354,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_first_rule_that_matches_decides_and_else_the_default_tenant() {
-        let mut table = TenantTable::new(&[
+        let mut table = table(&[
             tenant("a", vec![rule(Some(0), Some("10.0.0.0/8")), rule(None, Some("2001:db8::/32"))]),
             tenant("b", vec![rule(None, Some("10.1.0.0/16"))]),
             tenant("rest", vec![]),
@@ -374,7 +378,7 @@ mod tests {
 
     #[test]
     fn without_a_default_tenant_an_unknown_packet_is_nobodys() {
-        let mut table = TenantTable::new(&[tenant("a", vec![rule(Some(0), None)])]).unwrap();
+        let mut table = table(&[tenant("a", vec![rule(Some(0), None)])]).unwrap();
         assert_eq!(find(&mut table, 1, "10.0.0.1", &[], &packet(1, &[])), None);
         assert_eq!(find(&mut table, 0, "10.0.0.1", &[], &packet(1, &[])), Some(0));
     }
@@ -383,7 +387,7 @@ mod tests {
     fn a_rule_may_name_key_client_agent_and_group_and_all_of_it_must_match() {
         let text = |text: &str| Some(text.to_owned());
         let keys = |keys: &[&str]| keys.iter().map(|key| ConfigValue::Text((*key).to_owned())).collect();
-        let mut table = TenantTable::new(&[
+        let mut table = table(&[
             tenant("keys", vec![Match { authentication_keys: keys(&["old", "new"]), ..Match::default() }]),
             tenant("client", vec![Match { client_name: text("a.example"), ..Match::default() }]),
             tenant("agent", vec![Match { agent_id: Some(7), agent_name: text("seven"), ..Match::default() }]),
@@ -425,7 +429,7 @@ mod tests {
             rules.push(Match { listener, source, agent_id, ..Match::default() });
         }
         let tenants: Vec<Tenant> = rules.iter().map(|rule| tenant("t", vec![rule.clone()])).collect();
-        let mut table = TenantTable::new(&tenants).unwrap();
+        let mut table = table(&tenants).unwrap();
         let mut found_some = 0;
         for n in 0..5_000_u32 {
             let source = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 | n.wrapping_mul(0x85eb_ca6b) >> 12));
@@ -445,7 +449,7 @@ mod tests {
     #[test]
     fn a_key_that_cannot_be_read_is_told_without_its_value() {
         let keys = vec![ConfigValue::File("/nowhere/key".into())];
-        let error = TenantTable::new(&[tenant("a", vec![Match { authentication_keys: keys, ..Match::default() }])]);
+        let error = table(&[tenant("a", vec![Match { authentication_keys: keys, ..Match::default() }])]);
         let text = error.unwrap_err().to_string();
         assert!(text.starts_with("tenant \"a\": authentication_keys: /nowhere/key: "), "{text}");
     }
@@ -453,7 +457,7 @@ mod tests {
     #[test]
     fn keys_are_not_shown() {
         let keys = vec![ConfigValue::Text("s3cret".into())];
-        let table = TenantTable::new(&[tenant("a", vec![Match { authentication_keys: keys, ..Match::default() }])]);
+        let table = table(&[tenant("a", vec![Match { authentication_keys: keys, ..Match::default() }])]);
         assert!(!format!("{:?}", table.unwrap()).contains("s3cret"));
     }
 }

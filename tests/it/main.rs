@@ -46,6 +46,8 @@ mod mutate;
 mod possessions;
 /// What real senders do that the specification does not say, through a running gateway.
 mod quirks;
+/// Another configuration while packets come.
+mod reload;
 /// `hepgate send` brings a capture to a collector.
 mod send;
 /// Real senders reach a file through the gateway, real readers open it, and real collectors take what it sends.

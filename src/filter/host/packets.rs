@@ -1,5 +1,7 @@
 //! `packets`: the batch of a call.
 
+use std::sync::PoisonError;
+
 use wasmtime::component::Resource;
 
 use super::super::bindings::hep::filter::packets::{Host, HostBatch, Scalars, Sender, Span};
@@ -118,7 +120,9 @@ impl HostBatch for State {
         self.check_batch(&batch)?;
         self.charge(size_of::<Sender>())?;
         let origin = self.call.received(index).ok_or_else(|| self.no_such_packet(index))?.origin;
-        let listener = origin.listener.and_then(|id| self.listeners.get(id.0)).cloned().unwrap_or_default();
+        let names = self.listeners.read().unwrap_or_else(PoisonError::into_inner);
+        let listener = origin.listener.and_then(|id| names.get(id.0)).cloned().unwrap_or_default();
+        drop(names);
         Ok(Sender {
             transport: origin.transport.as_str().to_owned(),
             peer: to_wit_endpoint(origin.peer),

@@ -99,7 +99,9 @@ fn load_with(
     change(&mut filter);
     let mut proto_hep = ProtoHep { hep_capture_id: 2_001, ..ProtoHep::default() };
     packing(&mut proto_hep);
-    host().load(&filter, &proto_hep, ["udp".to_owned()].into())
+    let host = host();
+    host.set_listeners(vec!["udp".to_owned()]);
+    host.load(&filter, &proto_hep)
 }
 
 pub(crate) fn packet(payload: &'static [u8]) -> Received {

@@ -24,6 +24,20 @@ pub(crate) struct Gateway {
     lines: Arc<Mutex<Vec<Value>>>,
     reader: Option<JoinHandle<()>>,
     pub(crate) folder: TempDir,
+    /// The lines in `[gateway]`.
+    settings: String,
+}
+
+/// Writes a configuration with `[log]`, `[admin]` and `[gateway]` before it.
+fn write_config(folder: &Path, gateway: &str, config: &str) -> PathBuf {
+    let (path, cache) = (folder.join("hepgate.toml"), folder.join("cache"));
+    let text = format!(
+        "[log]\nformat = \"json\"\nlevel = \"debug\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[gateway]\n\
+         cache = \"{}\"\nevidence = \"evidence\"\n{gateway}\n{config}",
+        cache.display()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
 }
 
 /// A gateway that has ended.
@@ -51,14 +65,7 @@ impl Gateway {
 
     /// The same, as a process that `change` has prepared.
     pub(crate) fn start_as(folder: TempDir, gateway: &str, config: &str, change: impl FnOnce(&mut Command)) -> Self {
-        let path = folder.path().join("hepgate.toml");
-        let cache = folder.path().join("cache");
-        let text = format!(
-            "[log]\nformat = \"json\"\nlevel = \"debug\"\n[admin]\nlisten = \"127.0.0.1:0\"\n[gateway]\n\
-             cache = \"{}\"\nevidence = \"evidence\"\n{gateway}\n{config}",
-            cache.display()
-        );
-        std::fs::write(&path, text).unwrap();
+        let path = write_config(folder.path(), gateway, config);
         let mut command = Command::new(HEPGATE);
         command.args(["run", "--config"]).arg(&path);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -74,7 +81,8 @@ impl Gateway {
                 theirs.lock().unwrap().push(line);
             }
         });
-        let mut gateway = Self { child, lines, reader: Some(reader), folder };
+        let settings = gateway.to_owned();
+        let mut gateway = Self { child, lines, reader: Some(reader), folder, settings };
         gateway.wait_until_ready();
         gateway
     }
@@ -97,6 +105,12 @@ impl Gateway {
         at.split_once(':').unwrap().1.parse().unwrap()
     }
 
+    /// Has it read this configuration, and gives status and text of its answer.
+    pub(crate) fn reload(&self, config: &str) -> (u16, String) {
+        write_config(self.folder.path(), &self.settings, config);
+        self.request("POST", "/reload", "")
+    }
+
     /// The log lines whose message is this.
     pub(crate) fn lines_saying(&self, message: &str) -> Vec<Value> {
         self.lines.lock().unwrap().iter().filter(|line| line["message"] == message).cloned().collect()
@@ -114,10 +128,15 @@ impl Gateway {
 
     /// A page of the admin server: status and body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        self.request("GET", path, "")
+    }
+
+    /// The same with another method, and with further headers.
+    pub(crate) fn request(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
         let line = self.lines_saying("admin").pop().expect("no admin server");
         let address = line["at"].as_str().unwrap().strip_prefix("http://").unwrap().split('/').next().unwrap();
         let mut stream = TcpStream::connect(address).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: hepgate\r\nConnection: close\r\n\r\n").unwrap();
+        write!(stream, "{method} {path} HTTP/1.1\r\nHost: hepgate\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();

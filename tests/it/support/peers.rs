@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -42,6 +43,16 @@ impl UdpSink {
         let length = self.socket.recv(&mut octets).expect("no datagram came");
         octets.truncate(length);
         octets
+    }
+
+    /// The next datagram, if it comes soon.
+    pub(crate) fn next_within(&self, time: Duration) -> Option<Vec<u8>> {
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        let mut octets = vec![0; 65_536];
+        let length = self.socket.recv(&mut octets).ok();
+        self.socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        octets.truncate(length?);
+        Some(octets)
     }
 
     /// The next so many.
@@ -186,7 +197,7 @@ impl Silence {
         let address = listener.local_addr().unwrap();
         let mut queued = Vec::new();
         // Until its queue is full.
-        while let Ok(stream) = TcpStream::connect_timeout(&address, std::time::Duration::from_millis(200)) {
+        while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
             queued.push(stream);
             assert!(queued.len() < 10, "the queue never fills");
         }

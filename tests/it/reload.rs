@@ -1,0 +1,269 @@
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::support::eventually;
+use crate::support::gateway::Gateway;
+use crate::support::guest::{self, Guest};
+use crate::support::peers::{UdpSink, udp_agent};
+use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, ROUTE, collector, filter, packet};
+
+/// A filter that counts its calls in what it remembers, and answers with its version: pass or skip.
+const COUNTING: &str = r#"
+    (import "hep:filter/state@0.1.0" "add" (func $add (param i32 i32 i64 i32 i64 i32)))
+    (import "hep:filter/packets@0.1.0" "[method]batch.len" (func $len (param i32) (result i32)))
+    (import "hep:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
+
+/// `version` 0 passes, 1 skips; it says goodbye with its version.
+fn counting(version: u32) -> (String, String) {
+    let definitions = format!("(data (i32.const 256) \"calls\") (data (i32.const 272) \"goodbye {version}\")");
+    let on_batch = format!(
+        "(local.set $j (call $len (local.get $batch)))
+         (call $add (i32.const 256) (i32.const 5) (i64.extend_i32_u (local.get $j)) (i32.const 0) (i64.const 0) (i32.const 512))
+         (memory.fill (i32.const 2048) (i32.const {version}) (local.get $j))
+         (i32.store (global.get $verdicts) (i32.const 2048))
+         (i32.store offset=4 (global.get $verdicts) (local.get $j))"
+    );
+    (definitions, on_batch)
+}
+
+const GOODBYE: &str = "(call $log (i32.const 1) (i32.const 272) (i32.const 9))";
+
+fn write_version(gateway: &std::path::Path, version: u32) {
+    let (definitions, on_batch) = counting(version);
+    let guest = Guest {
+        imports: COUNTING,
+        definitions: &definitions,
+        on_batch: &on_batch,
+        on_stop: GOODBYE,
+        ..Guest::default()
+    };
+    guest::write(gateway, "f", guest);
+}
+
+#[test]
+fn a_new_version_of_a_filter_takes_over_and_remembers_what_the_old_one_did() {
+    let out = UdpSink::new();
+    let folder = tempfile::tempdir().unwrap();
+    write_version(folder.path(), 0);
+    let config = [
+        BOTH_LISTENERS,
+        &collector("out", &out.to()),
+        &filter("f", "limits = { fast_deadline = \"1s\" }"),
+        "[[tenant]]\nname = \"t\"\nfilters = [\"f\"]\nroute = [\"out\"]\n",
+    ]
+    .concat();
+    let gateway = Gateway::start_in(folder, &config);
+    let agent = udp_agent(gateway.listener("udp"));
+    agent.send(&packet(b"one")).unwrap();
+    assert_eq!(out.next(), packet(b"one"));
+    // Nothing has changed: the instance goes on.
+    assert_eq!(gateway.reload(&config), (200, "nothing has changed\n".to_owned()));
+    agent.send(&packet(b"two")).unwrap();
+    assert_eq!(out.next(), packet(b"two"));
+    gateway.await_metric("hepgate_filter_started_instances_total", &[], 1);
+    write_version(gateway.folder.path(), 1);
+    assert_eq!(gateway.reload(&config), (200, "new or changed: filter f\n".to_owned()));
+    eventually("the old one said goodbye", || gateway.lines_saying("goodbye 0").len() == 1);
+    agent.send(&packet(b"three")).unwrap();
+    gateway.await_metric("hepgate_tenant_skipped_packets_total", &[], 1);
+    gateway.await_metric("hepgate_filter_peak_use", &[("limit", "state_keys_max")], 1);
+    let ended = gateway.stop();
+    assert!(out.is_empty());
+    assert!(ended.lines.iter().any(|line| line["message"] == "goodbye 1"));
+}
+
+#[test]
+fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_told() {
+    let out = UdpSink::new();
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "good", BY_FIRST_OCTET);
+    guest::write(folder.path(), "bad", Guest { init: "unreachable", ..Guest::default() });
+    let config = [BOTH_LISTENERS, &collector("out", &out.to()), &filter("good", ""), ROUTE].concat();
+    let gateway = Gateway::start_in(folder, &config);
+    let more = [
+        "[[listener]]\nname = \"taken\"\nlisten = \"hep_tcp:127.0.0.1:",
+        &gateway.listener("tcp").port().to_string(),
+        "\"\n",
+        &filter("bad", ""),
+        &filter("absent", ""),
+        "[[tenant]]\nname = \"new\"\n[[tenant.match]]\nauthentication_keys = [{ file = \"nowhere.key\" }]\n",
+    ]
+    .concat();
+    let (status, text) = gateway.reload(&format!("[sandbox]\nslow_threads = 2\n{}{config}", more));
+    // The tenant stands before the one that takes the rest, so only what is meant is wrong.
+    assert_eq!(status, 422, "{text}");
+    for part in [
+        "[sandbox] cannot change while the gateway runs: restart it",
+        "filter \"bad\" does not start: ",
+        "filter \"absent\": ",
+        "tenant \"new\": authentication_keys: ",
+        "listener \"taken\": ",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let (status, text) = gateway.reload("[[listener]]\nname = 7\n");
+    assert_eq!(status, 422);
+    assert!(text.contains("listener[0].name: a text in quotes is wanted"), "{text}");
+    // It goes on as it was.
+    udp_agent(gateway.listener("udp")).send(&packet(b"still here")).unwrap();
+    assert_eq!(out.next(), packet(b"still here"));
+    assert!(!gateway.lines_with("not reloaded: ").is_empty());
+    // A page on the web cannot have it reload.
+    assert_eq!(gateway.request("POST", "/reload", "Origin: http://evil.example\r\n").0, 403);
+    gateway.stop();
+}
+
+#[test]
+fn sighup_reloads_too_and_what_is_gone_ends_in_order() {
+    let (first, second) = (UdpSink::new(), UdpSink::new());
+    let config = |name: &str, sink: &UdpSink, listener: &str| {
+        [
+            BOTH_LISTENERS,
+            listener,
+            &collector(name, &sink.to()),
+            &format!("[[tenant]]\nname = \"of-{name}\"\nroute = [\"{name}\"]\n"),
+        ]
+        .concat()
+    };
+    let extra = "[[listener]]\nname = \"extra\"\nlisten = \"hep_tcp:127.0.0.1:0\"\n";
+    let gateway = Gateway::start(&config("first", &first, extra));
+    let connect = |name: &str| TcpStream::connect(gateway.listener(name)).unwrap();
+    let mut stays = connect("tcp");
+    let mut goes = connect("extra");
+    for stream in [&mut stays, &mut goes] {
+        stream.write_all(&packet(b"one")).unwrap();
+        assert_eq!(first.next(), packet(b"one"));
+    }
+    let text = config("second", &second, "");
+    // Written as an editor does, then the signal.
+    assert_eq!(gateway.reload(&text).0, 200);
+    gateway.signal(Signal::SIGHUP);
+    eventually("reloaded twice", || gateway.lines_with("reloaded: ").len() == 2);
+    let said = gateway.lines_with("reloaded: ");
+    let said = said[0]["message"].as_str().unwrap();
+    assert_eq!(
+        said,
+        "reloaded: new or changed: collector second, tenant of-second; gone: listener extra, collector first, tenant of-first"
+    );
+    assert_eq!(gateway.lines_with("reloaded: ")[1]["message"], "reloaded: nothing has changed");
+    stays.write_all(&packet(b"two")).unwrap();
+    assert_eq!(second.next(), packet(b"two"));
+    // The other connection was closed, between two packets.
+    goes.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
+    assert_eq!(std::io::Read::read(&mut goes, &mut [0]).unwrap_or(0), 0);
+    assert!(TcpStream::connect(gateway.listener("extra")).is_err());
+    gateway.await_metric("hepgate_listener_open_connections", &[("listener", "extra")], 0);
+    gateway.stop();
+}
+
+/// Descriptors and threads that a process has.
+fn resources(gateway: &Gateway) -> (usize, usize) {
+    let count = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", gateway.child.id())).unwrap().count();
+    (count("fd"), count("task"))
+}
+
+/// What agents do meanwhile: numbered packets over UDP and over a connection, at a constant rate, until told to stop.
+struct Load {
+    stop: AtomicBool,
+    sent: AtomicU64,
+}
+
+impl Load {
+    fn run(&self, udp: SocketAddr, tcp: SocketAddr, pace: Duration) {
+        let agent: UdpSocket = udp_agent(udp);
+        let mut stream = TcpStream::connect(tcp).unwrap();
+        while !self.stop.load(Ordering::SeqCst) {
+            let number = self.sent.fetch_add(2, Ordering::SeqCst);
+            agent.send(&packet(format!("u{number}").as_bytes())).unwrap();
+            stream.write_all(&packet(format!("x{number}").as_bytes())).unwrap();
+            std::thread::sleep(pace);
+        }
+    }
+}
+
+#[test]
+fn a_hundred_reloads_under_load_lose_nothing_and_leak_nothing() {
+    let (one, two) = (UdpSink::new(), UdpSink::new());
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "a", BY_FIRST_OCTET);
+    guest::write(folder.path(), "b", Guest::default());
+    // Each has something that the other has not, and something that the other has in another way.
+    let patient = "limits = { fast_deadline = \"1s\" }";
+    let first = [
+        BOTH_LISTENERS,
+        &collector("one", &one.to()),
+        "[[collector]]\nname = \"files\"\nto = \"file:captures\"\n",
+        &filter("a", patient),
+        "[[tenant]]\nname = \"t\"\nfilters = [\"a\"]\nroute = [\"one\"]\n",
+        "[[tenant.match]]\nlistener = \"udp\"\n",
+        "[[tenant]]\nname = \"rest\"\nroute = [\"one\"]\nlane = \"slow\"\n",
+    ]
+    .concat();
+    let second = [
+        BOTH_LISTENERS,
+        "[[listener]]\nname = \"more\"\nlisten = \"hep_udp:127.0.0.1:0\"\n",
+        &collector("two", &two.to()),
+        &collector("one", &one.to()),
+        "hep_async_max_postponed_chunks = 500\n",
+        &filter("b", patient),
+        &filter("a", "tick = \"1s\"\nlimits = { fast_deadline = \"2s\" }"),
+        "[[tenant]]\nname = \"rest\"\nfilters = [\"b\", \"a\"]\nroute = [\"two\"]\n",
+    ]
+    .concat();
+    let gateway = Gateway::start_in(folder, &first);
+    let load = Load { stop: AtomicBool::new(false), sent: AtomicU64::new(0) };
+    let received = AtomicU64::new(0);
+    let (udp, tcp) = (gateway.listener("udp"), gateway.listener("tcp"));
+    std::thread::scope(|scope| {
+        scope.spawn(|| load.run(udp, tcp, Duration::from_micros(500)));
+        for sink in [&one, &two] {
+            let (received, load) = (&received, &load);
+            scope.spawn(move || {
+                while !load.stop.load(Ordering::SeqCst)
+                    || received.load(Ordering::SeqCst) < load.sent.load(Ordering::SeqCst)
+                {
+                    if sink.next_within(Duration::from_millis(50)).is_some() {
+                        received.fetch_add(1, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+        let mut after_ten = None;
+        for round in 0..100 {
+            let text = if round % 2 == 0 { &second } else { &first };
+            let (status, answer) = gateway.reload(text);
+            assert_eq!(status, 200, "{answer}");
+            if round == 9 {
+                after_ten = Some(resources(&gateway));
+            }
+        }
+        let (descriptors, threads) = after_ten.unwrap();
+        eventually("nothing leaked", || {
+            let (descriptors_now, threads_now) = resources(&gateway);
+            descriptors_now <= descriptors + 4 && threads_now <= threads + 2
+        });
+        load.stop.store(true, Ordering::SeqCst);
+        let began = Instant::now();
+        while received.load(Ordering::SeqCst) < load.sent.load(Ordering::SeqCst) {
+            if began.elapsed() > Duration::from_secs(20) {
+                let lines: Vec<String> = gateway
+                    .get("/metrics")
+                    .1
+                    .lines()
+                    .filter(|line| !line.ends_with(" 0") && line.contains("packets"))
+                    .map(str::to_owned)
+                    .collect();
+                // So that the threads end, too.
+                let (sent, got) = (load.sent.load(Ordering::SeqCst), received.swap(u64::MAX, Ordering::SeqCst));
+                panic!("of {sent} packets {got} arrived\n{}", lines.join("\n"));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    });
+    assert!(load.sent.load(Ordering::SeqCst) > 500, "there was no load");
+    gateway.stop();
+}
