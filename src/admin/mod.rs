@@ -1,5 +1,6 @@
 //! HTTP for those who watch: metrics, health, readiness. On a thread of its own, which no guest and no traffic shares.
 
+mod control;
 mod guests;
 mod metrics;
 
@@ -14,6 +15,8 @@ use actix_web::dev::ServerHandle;
 use actix_web::http::header::ContentType;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
 use tokio::sync::{mpsc, oneshot};
+
+pub use control::{CaseReport, CollectorReport, FilterReport, QuarantineEntry, QuarantineReport, TenantReport, Use};
 
 use crate::config::{CollectorId, Limits, TenantId};
 use crate::filter::Belongings;
@@ -177,6 +180,12 @@ pub fn serve(listener: TcpListener, view: Arc<View>) -> Result<Admin, AdminError
                     .route("/metrics", web::get().to(metrics_page))
                     .route("/healthz", web::get().to(healthz))
                     .route("/readyz", web::get().to(readyz))
+                    .route("/filters", web::get().to(filters))
+                    .route("/tenants", web::get().to(tenants))
+                    .route("/collectors", web::get().to(collectors))
+                    .route("/quarantine", web::get().to(quarantines))
+                    .route("/quarantine/{case}", web::get().to(case))
+                    .route("/release/{tenant}/{filter}", web::post().to(release))
                     .route("/reload", web::post().to(reload))
             };
             let server = HttpServer::new(app).workers(1).max_connections(CONNECTIONS_MAX).disable_signals();
@@ -233,6 +242,46 @@ async fn readyz(view: web::Data<View>) -> HttpResponse {
         return HttpResponse::Ok().content_type(ContentType::plaintext()).body("ready\n");
     }
     HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body("not ready\n")
+}
+
+async fn filters(view: web::Data<View>) -> HttpResponse {
+    HttpResponse::Ok().json(control::filters(&view))
+}
+
+async fn tenants(view: web::Data<View>) -> HttpResponse {
+    HttpResponse::Ok().json(control::tenants(&view))
+}
+
+async fn collectors(view: web::Data<View>) -> HttpResponse {
+    HttpResponse::Ok().json(control::collectors(&view))
+}
+
+async fn quarantines(view: web::Data<View>) -> HttpResponse {
+    HttpResponse::Ok().json(control::quarantines(&view))
+}
+
+async fn case(view: web::Data<View>, name: web::Path<String>) -> HttpResponse {
+    match control::case(&view, &name) {
+        Some(case) => HttpResponse::Ok().json(case),
+        None => not_found(&format!("there is no case {:?}", name.as_str())),
+    }
+}
+
+async fn release(view: web::Data<View>, request: HttpRequest, names: web::Path<(String, String)>) -> HttpResponse {
+    if is_from_a_page(&request) {
+        return refuse_pages();
+    }
+    let (tenant, filter) = names.into_inner();
+    let text = match control::release(&view, &tenant, &filter) {
+        None => return not_found(&format!("tenant {tenant:?} has no filter {filter:?}")),
+        Some(true) => format!("filter {filter} of tenant {tenant} is in service again\n"),
+        Some(false) => format!("filter {filter} of tenant {tenant} was in service\n"),
+    };
+    HttpResponse::Ok().content_type(ContentType::plaintext()).body(text)
+}
+
+fn not_found(what: &str) -> HttpResponse {
+    HttpResponse::NotFound().content_type(ContentType::plaintext()).body(format!("{what}\n"))
 }
 
 /// A page of some other site can have a browser send requests here, but it cannot keep the browser from saying so.

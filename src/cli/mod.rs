@@ -2,6 +2,7 @@
 
 pub mod capture;
 mod check;
+pub mod control;
 pub mod dump;
 pub mod filter;
 pub mod live;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub use check::{CheckArgs, check};
+use control::{ControlArgs, ControlError, QuarantineCommand, ReloadArgs};
 use dump::DumpArgs;
 use filter::FilterCommand;
 pub use run::{RunArgs, RunError, run};
@@ -46,6 +48,13 @@ pub enum Command {
     Check(CheckArgs),
     Dump(DumpArgs),
     Send(SendArgs),
+    Filters(ControlArgs),
+    Tenants(ControlArgs),
+    Collectors(ControlArgs),
+    /// Show which filters are out of service, and the evidence; put one in service again
+    #[command(subcommand)]
+    Quarantine(QuarantineCommand),
+    Reload(ReloadArgs),
     /// Look at filters without a gateway
     #[command(subcommand)]
     Filter(FilterCommand),
@@ -63,6 +72,11 @@ impl Cli {
             Some(Command::Check(args)) => Ok(check(&args)),
             Some(Command::Dump(args)) => Ok(dump::dump(&args)?),
             Some(Command::Send(args)) => Ok(send::send(&args)?),
+            Some(Command::Filters(args)) => Ok(control::filters(&args)?),
+            Some(Command::Tenants(args)) => Ok(control::tenants(&args)?),
+            Some(Command::Collectors(args)) => Ok(control::collectors(&args)?),
+            Some(Command::Quarantine(command)) => Ok(control::quarantine(&command)?),
+            Some(Command::Reload(args)) => Ok(control::reload(&args)?),
             Some(Command::Filter(command)) => Ok(filter::execute(&command)?),
         }
     }
@@ -78,6 +92,8 @@ pub enum CliError {
     Dump(#[from] dump::DumpError),
     #[error(transparent)]
     Send(#[from] send::SendError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
     #[error(transparent)]
     Filter(#[from] filter::FilterError),
 }

@@ -13,6 +13,8 @@ mod chain;
 mod collectors;
 /// Every key of the configuration, at its default, at its edges and misspelt.
 mod config;
+/// What a running gateway says, and does when it is asked.
+mod control;
 /// The packets of real senders, as files.
 mod corpus;
 /// `hepgate dump` prints what is in a capture, and nothing secret.
