@@ -105,7 +105,7 @@ impl Seat {
         tally: &mut Tally,
     ) -> Result<Outcome, NoOutcome> {
         if self.standing.is_out(at.now) {
-            self.instance = None;
+            self.leave_service();
             return Err(NoOutcome::Quarantined);
         }
         self.start_if_needed(at, tally)?;
@@ -160,7 +160,7 @@ impl Seat {
     /// Calls `on-tick`, if there is an instance.
     pub(super) fn on_tick(&mut self, at: Moment, tally: &mut Tally) -> Result<Outcome, NoOutcome> {
         if self.standing.is_out(at.now) {
-            self.instance = None;
+            self.leave_service();
             return Err(NoOutcome::Quarantined);
         }
         let budget = self.budget(at.lane);
@@ -287,8 +287,15 @@ impl Seat {
         tally.push((self.id, if kept { SeatCount::Evidence } else { SeatCount::EvidenceLost }, 1));
     }
 
-    fn say_quarantined(&mut self, now: Instant, tally: &mut Tally) {
+    /// Out of service. Whoever comes back begins anew, and at once.
+    fn leave_service(&mut self) {
         self.instance = None;
+        self.last_strike = None;
+        self.forgive_start();
+    }
+
+    fn say_quarantined(&mut self, now: Instant, tally: &mut Tally) {
+        self.leave_service();
         tally.push((self.id, SeatCount::Quarantines, 1));
         let (tenant, filter) = (self.tenant.as_str(), self.filter.name());
         let (reason, _, left) = self.standing.report(now).quarantine.unwrap_or_default();
