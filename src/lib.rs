@@ -1,5 +1,6 @@
 #![doc = include_str!("README.md")]
 
+pub mod guest;
 pub mod pace;
 pub mod wire;
 

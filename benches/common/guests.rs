@@ -43,4 +43,5 @@ pub(crate) const TRIVIAL: Guest<'_> = Guest {
           (br $next)))",
     on_tick: "",
     on_stop: "",
+    on_alloc: "",
 };

@@ -3,6 +3,7 @@
 pub mod capture;
 mod check;
 pub mod control;
+pub mod doctor;
 pub mod dump;
 pub mod filter;
 pub mod live;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 
 pub use check::{CheckArgs, check};
 use control::{ControlArgs, ControlError, QuarantineCommand, ReloadArgs};
+use doctor::DoctorArgs;
 use dump::DumpArgs;
 use filter::FilterCommand;
 pub use run::{RunArgs, RunError, run};
@@ -55,6 +57,7 @@ pub enum Command {
     #[command(subcommand)]
     Quarantine(QuarantineCommand),
     Reload(ReloadArgs),
+    Doctor(DoctorArgs),
     /// Look at filters without a gateway
     #[command(subcommand)]
     Filter(FilterCommand),
@@ -77,6 +80,7 @@ impl Cli {
             Some(Command::Collectors(args)) => Ok(control::collectors(&args)?),
             Some(Command::Quarantine(command)) => Ok(control::quarantine(&command)?),
             Some(Command::Reload(args)) => Ok(control::reload(&args)?),
+            Some(Command::Doctor(args)) => Ok(doctor::doctor(&args)?),
             Some(Command::Filter(command)) => Ok(filter::execute(&command)?),
         }
     }
@@ -94,6 +98,8 @@ pub enum CliError {
     Send(#[from] send::SendError),
     #[error(transparent)]
     Control(#[from] ControlError),
+    #[error(transparent)]
+    Doctor(#[from] doctor::DoctorError),
     #[error(transparent)]
     Filter(#[from] filter::FilterError),
 }

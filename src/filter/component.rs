@@ -167,14 +167,38 @@ impl Host {
     /// # Errors
     /// [`LoadError`], in one sentence.
     pub fn load(&self, filter: &crate::config::Filter, proto_hep: &ProtoHep) -> Result<Arc<Filter>, LoadError> {
+        let (wasm, sha256, settings) = prepare(filter, proto_hep)?;
+        self.load_prepared(filter, &wasm, sha256, settings)
+    }
+
+    /// The same for a component that is no file.
+    ///
+    /// # Errors
+    /// [`LoadError`], in one sentence.
+    pub fn load_octets(
+        &self,
+        filter: &crate::config::Filter,
+        proto_hep: &ProtoHep,
+        wasm: &[u8],
+    ) -> Result<Arc<Filter>, LoadError> {
+        let settings = settings_of(filter, proto_hep)?;
+        self.load_prepared(filter, wasm, Sha256::digest(wasm).into(), settings)
+    }
+
+    fn load_prepared(
+        &self,
+        filter: &crate::config::Filter,
+        wasm: &[u8],
+        sha256: [u8; 32],
+        settings: Settings,
+    ) -> Result<Arc<Filter>, LoadError> {
         let name = filter.name.clone();
         let unfit = |reason| LoadError::Unfit { filter: name.clone(), path: filter.component.clone(), reason };
-        let (wasm, sha256, settings) = prepare(filter, proto_hep)?;
         if let Some(pinned) = filter.sha256.filter(|pinned| *pinned != sha256) {
             return Err(unfit(Unfit::Pinned { actual: hex(&sha256), pinned: hex(&pinned) }));
         }
-        check_complexity(&wasm, &filter.limits).map_err(unfit)?;
-        let component = self.compile(&wasm, &sha256, self.cache.as_deref()).map_err(unfit)?;
+        check_complexity(wasm, &filter.limits).map_err(unfit)?;
+        let component = self.compile(wasm, &sha256, self.cache.as_deref()).map_err(unfit)?;
         let stubs = check_imports(&component).map_err(unfit)?;
         check_exports(&component).map_err(unfit)?;
         check_resources(&component, &filter.limits).map_err(unfit)?;
@@ -373,14 +397,17 @@ fn prepare(filter: &crate::config::Filter, proto_hep: &ProtoHep) -> Result<(Vec<
         }
     })?;
     let sha256 = Sha256::digest(&wasm).into();
-    let settings = Settings {
+    Ok((wasm, sha256, settings_of(filter, proto_hep)?))
+}
+
+fn settings_of(filter: &crate::config::Filter, proto_hep: &ProtoHep) -> Result<Settings, LoadError> {
+    Ok(Settings {
         limits: filter.limits.clone(),
         subscription: filter.subscription.clone(),
-        config: Arc::new(read_values(&name, &filter.config)?),
+        config: Arc::new(read_values(&filter.name, &filter.config)?),
         shown_config: Arc::new(filter.config.iter().map(shown).collect()),
         proto_hep: Arc::new(proto_hep.clone()),
-    };
-    Ok((wasm, sha256, settings))
+    })
 }
 
 enum ReadError {

@@ -23,6 +23,7 @@ const SAYS_SKIP: Guest<'_> = Guest {
           (br $next)))"#,
     on_tick: "",
     on_stop: "",
+    on_alloc: "",
 };
 
 /// Opens the collector `side` and relays every packet to it, so many times.

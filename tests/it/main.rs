@@ -17,6 +17,8 @@ mod config;
 mod control;
 /// The packets of real senders, as files.
 mod corpus;
+/// `hepgate doctor`: every limit holds, on the running build.
+mod doctor;
 /// `hepgate dump` prints what is in a capture, and nothing secret.
 mod dump;
 /// `hepgate dump` listens by itself and prints what comes.

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the bottom. A module imports what stands below it, never what stands beside or above.
 const LAYERS: &[&[&str]] = &[
-    &["wire", "pace"],
+    &["wire", "pace", "guest"],
     &["config"],
     &["ledger", "message", "tls"],
     &["filter", "pcapng"],

@@ -77,4 +77,5 @@ pub(crate) const BY_FIRST_OCTET: Guest<'_> = Guest {
           (br $next)))"#,
     on_tick: "",
     on_stop: "",
+    on_alloc: "",
 };
