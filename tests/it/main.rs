@@ -46,6 +46,8 @@ mod listeners;
 mod migration;
 /// Ways in which octets go wrong.
 mod mutate;
+/// Tenants beside each other: nobody sees, touches or starves another one.
+mod neighbours;
 /// What a filter has beyond its instances: what it remembers and counts, its clocks, what it subscribes to, its last call.
 mod possessions;
 /// What real senders do that the specification does not say, through a running gateway.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, ProtoHep, Subscription, Transport};
+use hepgate::config::{self, CollectorId, ConfigValue, Limits, ListenerId, ProtoHep, Transport};
 use hepgate::filter::{
     Belongings, Budget, Fault, Filter, Grant, Host, Instance, LoadError, LogLine, Outcome, Part, Size, Surroundings,
     Work,
@@ -55,6 +55,18 @@ impl Bench {
         Self::of(load(&guest::component(guest), change).unwrap())
     }
 
+    /// Several filters in one sandbox.
+    pub(crate) fn several<'a>(
+        guests: impl Iterator<Item = Guest<'a>>,
+        change: impl Fn(&mut config::Filter),
+    ) -> Vec<Self> {
+        let host = host();
+        let mut settings = settings();
+        change(&mut settings);
+        let load = |guest| host.load_octets(&settings, &ProtoHep::default(), &guest::component(guest)).unwrap();
+        guests.map(|guest| Self::of(load(guest))).collect()
+    }
+
     /// With other settings for what the filter makes.
     pub(crate) fn packing(guest: Guest<'_>, change: impl FnOnce(&mut ProtoHep)) -> Self {
         Self::of(load_with(&guest::component(guest), |_| {}, change).unwrap())
@@ -76,6 +88,15 @@ pub(crate) fn load(wasm: &[u8], change: impl FnOnce(&mut config::Filter)) -> Res
     load_with(wasm, change, |_| {})
 }
 
+/// What every filter here has unless a test says otherwise.
+fn settings() -> config::Filter {
+    config::Filter {
+        config: BTreeMap::from([("colour".to_owned(), ConfigValue::Text("green".to_owned()))]),
+        collectors: vec![CollectorId(3)],
+        ..parsed()
+    }
+}
+
 fn load_with(
     wasm: &[u8],
     change: impl FnOnce(&mut config::Filter),
@@ -84,18 +105,7 @@ fn load_with(
     let folder = tempfile::tempdir().unwrap();
     let component = folder.path().join("guest.wasm");
     std::fs::write(&component, wasm).unwrap();
-    let mut filter = config::Filter {
-        name: "guest".into(),
-        component,
-        sha256: None,
-        config: BTreeMap::from([("colour".to_owned(), ConfigValue::Text("green".to_owned()))]),
-        collectors: vec![CollectorId(3)],
-        on_error: None,
-        tick: None,
-        subscription: Subscription::default(),
-        limits: limits(),
-        quarantine: parsed().quarantine,
-    };
+    let mut filter = config::Filter { component, ..settings() };
     change(&mut filter);
     let mut proto_hep = ProtoHep { hep_capture_id: 2_001, ..ProtoHep::default() };
     packing(&mut proto_hep);
