@@ -56,6 +56,7 @@ fn measured(folder: &Path, name: &str, guest: Guest<'_>) -> Arc<Filter> {
         memory_octets_max: config.limits.memory_octets_max,
         table_elements_max: config.limits.table_elements_max,
         stack_octets_max: 512 << 10,
+        counts_fuel: false,
         cache: None,
     };
     let host = Host::new(&size).unwrap();

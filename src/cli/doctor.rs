@@ -133,6 +133,7 @@ impl Ward {
             memory_octets_max: MEMORY_OCTETS,
             table_elements_max: 200,
             stack_octets_max: 512 << 10,
+            counts_fuel: true,
             cache: None,
         };
         Ok(Self { host: Host::new(&size)?, settings: settings() })
@@ -313,7 +314,7 @@ fn exactly(what: &str, actual: usize, allowed: usize) -> Result<String, Complain
 }
 
 /// What is examined, in the order in which it is told.
-const CHECKS: [Check; 36] = [
+const CHECKS: [Check; 37] = [
     Check {
         what: "an endless loop in init",
         run: |ward| {
@@ -344,6 +345,22 @@ const CHECKS: [Check; 36] = [
                 "(call $payload (local.get $batch) (i32.const 0) (i32.const 0) (i32.const 9) (global.get $out))";
             let guest = Guest { imports: PAYLOAD, on_batch, on_alloc: FOREVER, ..Guest::default() };
             ward.ends(|ward| ward.fault(guest))
+        },
+    },
+    Check {
+        what: "instructions without end, where they are counted",
+        run: |ward| {
+            let guest = Guest { on_batch: FOREVER, ..Guest::default() };
+            let filter =
+                ward.load_with(&component(guest)?, |settings| settings.limits.fuel_per_packet_max = 100_000)?;
+            let surroundings = Surroundings::for_trial(Arc::new([]), filter.limits());
+            let started = filter.start(surroundings, Budget::computing(DEADLINE), wall_clock(), &mut Vec::new());
+            let instance = started.map_err(|fault| Complaint::NotHeld(format!("did not start: {fault}")))?;
+            let mut patient = Patient { instance, belongings: Belongings::new(filter.limits()) };
+            match patient.call(&mut Work::new(vec![packet()])) {
+                Err(fault) => expect(&fault, FaultKind::Limit, "passed fuel_per_packet_max"),
+                Ok(_) => Err(Complaint::NotHeld("the call ended well".to_owned())),
+            }
         },
     },
     Check {

@@ -79,6 +79,8 @@ pub struct Limits {
     pub slow_deadline: Duration,
     /// Time to make an instance and run its `init`, in the slow lane and at the start.
     pub init_deadline: Duration,
+    /// Instructions that a call may execute for each of its packets, as the engine counts them ("fuel"); 0: any number.
+    pub fuel_per_packet_max: u64,
     /// Calls of the host that one call may make.
     pub host_calls_max: u64,
     /// Octets of lists and texts that it may hand over in one call of the host (host-call fuel).
@@ -317,6 +319,7 @@ fn read_limits(mut section: Section<'_, '_>) -> Limits {
         fast_deadline: section.duration("fast_deadline", Duration::from_millis(2), deadlines.clone()),
         slow_deadline: section.duration("slow_deadline", Duration::from_millis(50), deadlines.clone()),
         init_deadline: section.duration("init_deadline", Duration::from_millis(500), deadlines),
+        fuel_per_packet_max: section.whole("fuel_per_packet_max", 0, 0..=1_000_000_000_000),
         host_calls_max: section.whole("host_calls_max", 10_000, 16..=10_000_000),
         hostcall_octets_max: section.count("hostcall_octets_max", 1 << 20, 1 << 10..=128 << 20),
         moved_octets_max: section.count("moved_octets_max", 16 << 20, 64 << 10..=1 << 30),

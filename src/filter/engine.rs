@@ -34,6 +34,8 @@ pub struct Size {
     pub table_elements_max: usize,
     /// A guest's stack.
     pub stack_octets_max: usize,
+    /// Whether instructions are counted, because a filter has a limit on them.
+    pub counts_fuel: bool,
     /// Where compiled components are kept; `None`: nowhere.
     pub cache: Option<PathBuf>,
 }
@@ -102,11 +104,19 @@ impl Host {
         *self.listeners.write().unwrap_or_else(PoisonError::into_inner) = names;
     }
 
+    /// Whether instructions are counted.
+    pub(super) const fn counts_fuel(&self) -> bool {
+        self.size.counts_fuel
+    }
+
     /// Whether this host holds what is wanted now, or why not.
     ///
     /// # Errors
     /// What it lacks, with the figures. Only a new host can have more.
     pub fn has_room(&self, wanted: &Size) -> Result<(), String> {
+        if self.size.counts_fuel != wanted.counts_fuel {
+            return Err("to begin or end counting instructions (fuel_per_packet_max), restart the gateway".to_owned());
+        }
         for (what, has, wants) in [
             ("filter instances", self.size.instances, wanted.instances),
             ("octets of memory for one filter", self.size.memory_octets_max, wanted.memory_octets_max),
@@ -145,6 +155,7 @@ fn engine_config(size: &Size) -> Result<Config, HostError> {
     let mut config = Config::new();
     config
         .epoch_interruption(true)
+        .consume_fuel(size.counts_fuel)
         .max_wasm_stack(size.stack_octets_max)
         // A guest's debug information is the guest's word: its frames are named, but its DWARF is not read.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)

@@ -32,6 +32,7 @@ impl Fault {
         let text = clean(&format!("{error:#}"), TEXT_OCTETS_MAX);
         match error.downcast_ref::<Trap>() {
             Some(Trap::Interrupt) => Self::new(FaultKind::Deadline, format!("{}: {text}", late())),
+            Some(Trap::OutOfFuel) => Self::new(FaultKind::Limit, format!("passed fuel_per_packet_max: {text}")),
             Some(_) => Self::new(FaultKind::Trap, text),
             // wasmtime has no type for this one; a test holds the text.
             None if text.contains("fuel allocated for hostcalls") => Self::new(

@@ -93,6 +93,7 @@ impl Instance {
         store.epoch_deadline_callback(|store| Ok(go_on_or_end(store.data())));
         store.data_mut().call.begin(now, false);
         set_deadline(&mut store, budget)?;
+        set_fuel(&mut store, filter, 1)?;
         let started = guarded(budget, || {
             let instance = filter.prepared().instance_pre().instantiate(&mut store)?;
             let exports = bindings::Filter::new(&mut store, &instance)?;
@@ -133,6 +134,7 @@ impl Instance {
     ) -> Result<Outcome, Fault> {
         let number = self.store.data_mut().call.begin(now.into(), true);
         set_deadline(&mut self.store, budget)?;
+        set_fuel(&mut self.store, &self.filter, part.len())?;
         let call = &mut self.store.data_mut().call;
         (call.work, call.part) = (std::mem::take(work), part.clone());
         let result = guarded(budget, || {
@@ -175,6 +177,7 @@ impl Instance {
         let Some(function) = function else { return Ok(Outcome::default()) };
         self.store.data_mut().call.begin(now, true);
         set_deadline(&mut self.store, budget)?;
+        set_fuel(&mut self.store, &self.filter, 1)?;
         guarded(budget, || function.call(&mut self.store, ()))
             .map_err(|fault| with_refused_growth(fault, &mut self.store))?;
         let state = self.store.data_mut();
@@ -219,6 +222,18 @@ fn set_deadline(store: &mut Store<State>, budget: Budget) -> Result<(), Fault> {
         return Ok(());
     }
     Err(Fault::new(FaultKind::TickerLate, "the thread that ends overlong calls is late, so no guest may run"))
+}
+
+/// Sets how many instructions what comes next may execute, if they are counted.
+fn set_fuel(store: &mut Store<State>, filter: &Filter, packets: usize) -> Result<(), Fault> {
+    if !filter.host().counts_fuel() {
+        return Ok(());
+    }
+    let fuel = match filter.limits().fuel_per_packet_max {
+        0 => u64::MAX,
+        each => each.saturating_mul(u64::try_from(packets).unwrap_or(u64::MAX)),
+    };
+    store.set_fuel(fuel).map_err(|error| Fault::new(FaultKind::HostPanic, format!("{error:#}")))
 }
 
 /// The epoch has passed the deadline's ticks. They are of time on the wall: whether the call's own time is over as

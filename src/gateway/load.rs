@@ -165,6 +165,7 @@ fn size(config: &Config, workers: usize) -> Size {
         memory_octets_max: limits().map(|limits| limits.memory_octets_max).max().unwrap_or(0),
         table_elements_max: limits().map(|limits| limits.table_elements_max).max().unwrap_or(0),
         stack_octets_max: config.sandbox.stack_octets_max,
+        counts_fuel: limits().any(|limits| limits.fuel_per_packet_max > 0),
         cache: config.gateway.cache.clone().or_else(default_cache),
     }
 }

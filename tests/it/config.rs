@@ -184,6 +184,7 @@ fn every_number_is_taken_at_its_edges_and_refused_one_beyond() {
         ("[gateway]\n", "evidence_per_filter_max", 1, 100_000),
         (limits, "recycle_percent", 1, 100),
         (limits, "functions_max", 1, 1_000_000),
+        (limits, "fuel_per_packet_max", 0, 1_000_000_000_000),
         (limits, "function_octets_max", 1, 7_654_321),
         (limits, "state_keys_max", 0, 1_000_000),
         (limits, "state_octets_max", 0, 1 << 30),

@@ -419,3 +419,24 @@ fn a_packet_is_not_made_of_empty_parts_without_end() {
         assert_eq!(outcome.verdicts, [verdict], "{times}");
     }
 }
+
+/// Fuel means the same on every machine: a call of twice as many packets has twice as much, and one less is too few.
+#[test]
+fn a_call_has_fuel_for_each_of_its_packets_and_no_more() {
+    let guest = Guest { on_batch: &rounds("", 1_000), ..Guest::default() };
+    let runs = |fuel: u64, packets: &[&'static [u8]]| {
+        let mut bench = Bench::counting(guest, |filter| filter.limits.fuel_per_packet_max = fuel);
+        call(&mut bench.start().unwrap(), &mut work(packets)).map(drop)
+    };
+    let (mut too_few, mut enough) = (1_000, 1_000_000);
+    while enough - too_few > 1 {
+        let middle = (too_few + enough) / 2;
+        if runs(middle, &[b"one"]).is_ok() { enough = middle } else { too_few = middle }
+    }
+    let fault = runs(too_few, &[b"one"]).unwrap_err();
+    assert_eq!(fault.kind, FaultKind::Limit);
+    assert!(fault.text.starts_with("passed fuel_per_packet_max"), "{fault}");
+    // It does the same for two packets, so half of it is enough for each.
+    runs(enough.div_ceil(2), &[b"one", b"two"]).unwrap();
+    runs(0, &[b"one"]).unwrap();
+}

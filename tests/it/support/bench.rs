@@ -29,12 +29,17 @@ fn parsed() -> config::Filter {
 }
 
 pub(crate) fn host() -> Host {
+    host_that(false)
+}
+
+fn host_that(counts_fuel: bool) -> Host {
     let limits = limits();
     Host::new(&Size {
         instances: 4,
         memory_octets_max: limits.memory_octets_max,
         table_elements_max: limits.table_elements_max,
         stack_octets_max: 512 << 10,
+        counts_fuel,
         cache: None,
     })
     .unwrap()
@@ -53,6 +58,14 @@ impl Bench {
 
     pub(crate) fn with(guest: Guest<'_>, change: impl FnOnce(&mut config::Filter)) -> Self {
         Self::of(load(&guest::component(guest), change).unwrap())
+    }
+
+    /// In a sandbox that counts instructions.
+    pub(crate) fn counting(guest: Guest<'_>, change: impl FnOnce(&mut config::Filter)) -> Self {
+        let mut settings = settings();
+        change(&mut settings);
+        let wasm = guest::component(guest);
+        Self::of(host_that(true).load_octets(&settings, &ProtoHep::default(), &wasm).unwrap())
     }
 
     /// Several filters in one sandbox.
