@@ -11,9 +11,7 @@ use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, collector, filter
 
 /// `hepgate` asks that gateway.
 fn ask(gateway: &Gateway, arguments: &[&str]) -> Output {
-    let line = gateway.lines_saying("admin").pop().unwrap();
-    let address = line["at"].as_str().unwrap().strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned();
-    Command::new(HEPGATE).args(arguments).args(["--admin", &address]).output().unwrap()
+    Command::new(HEPGATE).args(arguments).args(["--admin", &gateway.admin()]).output().unwrap()
 }
 
 fn text(gateway: &Gateway, arguments: &[&str]) -> String {

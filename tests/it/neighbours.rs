@@ -254,3 +254,169 @@ fn a_filter_that_burns_its_deadline_on_every_batch_slows_only_its_own_tenant() {
     assert_eq!(lost + passed, 500, "lost {lost}, passed {passed}");
     gateway.stop();
 }
+
+/// Everything hostile that a filter can do in a call, each by a tenant of its own, beside one that behaves.
+const HOSTILE: &[(&str, Guest<'static>, &str)] = &[
+    ("loop", Guest { on_batch: "(loop $l (br $l))", ..NOTHING }, "deadline"),
+    (
+        "loop-in-realloc",
+        Guest { imports: PAYLOAD, on_batch: READ, on_alloc: "(loop $l (br $l))", ..NOTHING },
+        "deadline",
+    ),
+    ("recursion", Guest { definitions: "(func $f (call $f))", on_batch: "(call $f)", ..NOTHING }, "trap"),
+    ("trap", Guest { on_batch: "unreachable", ..NOTHING }, "trap"),
+    (
+        "memory",
+        Guest {
+            on_batch: "(loop $l (br_if $l (i32.ne (i32.const -1) (memory.grow (i32.const 1))))) unreachable",
+            ..NOTHING
+        },
+        "limit",
+    ),
+    (
+        "table",
+        Guest {
+            definitions: "(table $t 1 funcref)",
+            on_batch: "(loop $l (br_if $l (i32.ne (i32.const -1) (table.grow $t (ref.null func) (i32.const 1000))))) unreachable",
+            ..NOTHING
+        },
+        "limit",
+    ),
+    (
+        "giant-list",
+        Guest {
+            on_batch: "(drop (memory.grow (i32.const 100))) (i32.store (global.get $verdicts) (i32.const 1024))
+                (i32.store offset=4 (global.get $verdicts) (i32.const 6000000)) ",
+            ..NOTHING
+        },
+        "limit",
+    ),
+    (
+        "wrong-length",
+        Guest {
+            on_batch: "(i32.store (global.get $verdicts) (i32.const 1024))
+                (i32.store offset=4 (global.get $verdicts) (i32.const 1000))",
+            ..NOTHING
+        },
+        "bad-result",
+    ),
+    (
+        "no-verdict",
+        Guest {
+            on_batch: "(i32.store8 (i32.const 1024) (i32.const 77)) (i32.store (global.get $verdicts) (i32.const 1024))
+                (i32.store offset=4 (global.get $verdicts) (i32.const 1))",
+            ..NOTHING
+        },
+        "bad-result",
+    ),
+    (
+        "no-utf8",
+        Guest {
+            imports: LOG,
+            definitions: r#"(data (i32.const 256) "\ff")"#,
+            on_batch: "(call $log (i32.const 1) (i32.const 256) (i32.const 1))",
+            ..NOTHING
+        },
+        "bad-result",
+    ),
+    (
+        "host-calls",
+        Guest { imports: LEN, on_batch: "(loop $l (drop (call $len (local.get $batch))) (br $l))", ..NOTHING },
+        "limit",
+    ),
+    (
+        "log-flood",
+        Guest {
+            imports: LOG,
+            on_batch: "(loop $l (call $log (i32.const 1) (i32.const 0) (i32.const 10)) (br $l))",
+            ..NOTHING
+        },
+        "limit",
+    ),
+    (
+        "handle-flood",
+        Guest {
+            imports: r#"(import "hep:filter/packing@0.1.0" "[static]packet.pack" (func $pack
+                (param i32 i64 i64 i32 i32 i64 i64 i32 i32 i32 i32 i32 i32)))"#,
+            on_batch: "(loop $l (call $pack (i32.const 1) (i64.const 1) (i64.const 0) (i32.const 5060)
+                (i32.const 1) (i64.const 2) (i64.const 0) (i32.const 5060) (i32.const 17) (i32.const 1)
+                (i32.const 0) (i32.const 60000) (i32.const 512)) (br $l))",
+            ..NOTHING
+        },
+        "",
+    ),
+    ("kept-batch", Guest { on_batch: "(return (global.get $verdicts))", ..NOTHING }, ""),
+];
+
+const NOTHING: Guest<'static> =
+    Guest { imports: "", definitions: "", init: "", on_batch: "", on_tick: "", on_stop: "", on_alloc: "" };
+const LEN: &str = r#"(import "hep:filter/packets@0.1.0" "[method]batch.len" (func $len (param i32) (result i32)))"#;
+const LOG: &str = r#"(import "hep:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
+const PAYLOAD: &str =
+    r#"(import "hep:filter/packets@0.1.0" "[method]batch.payload" (func $payload (param i32 i32 i32 i32 i32)))"#;
+const READ: &str = "(call $payload (local.get $batch) (i32.const 0) (i32.const 0) (i32.const 9) (global.get $out))";
+
+#[test]
+fn whatever_a_filter_does_the_other_tenants_packets_arrive_and_it_is_counted_and_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "honest", BY_FIRST_OCTET);
+    let (honest, hostile) = (UdpSink::new(), UdpSink::new());
+    let mut config = [
+        BOTH_LISTENERS,
+        &collector("honest", &honest.to()),
+        &collector("hostile", &hostile.to()),
+        &filter("honest", ""),
+    ]
+    .concat();
+    // In the slow lane at once, as it is the faults that are of interest here, and not the lanes.
+    for (number, (name, guest, _)) in HOSTILE.iter().enumerate() {
+        guest::write(folder.path(), name, *guest);
+        config += &filter(name, "[filter.limits]\nslow_deadline = \"20ms\"\n[filter.quarantine]\nstrikes_max = 3");
+        write!(
+            config,
+            "[[tenant]]\nname = \"{name}\"\nfilters = [\"{name}\"]\nroute = [\"hostile\"]\nlane = \"slow\"\n\
+             [[tenant.match]]\nagent_id = {}\n",
+            100 + number
+        )
+        .unwrap();
+    }
+    config += "[[tenant]]\nname = \"honest\"\nfilters = [\"honest\"]\nroute = [\"honest\"]\n";
+    let gateway = Gateway::start_in(folder, &config);
+    let agent = udp_agent(gateway.listener("udp"));
+    let mut sent = 0_u64;
+    let began = std::time::Instant::now();
+    // Until each of them has failed so often that it is out of service.
+    loop {
+        for number in 0..HOSTILE.len() {
+            agent.send(&of(100 + u32::try_from(number).unwrap(), b"hostile")).unwrap();
+            agent.send(&of(1, format!("honest {sent}").as_bytes())).unwrap();
+            assert_eq!(honest.next(), of(1, format!("honest {sent}").as_bytes()));
+            sent += 1;
+            while hostile.next_within(Duration::from_millis(1)).is_some() {}
+        }
+        if gateway.metrics().sum("hepgate_filter_quarantined") == HOSTILE.len() as u64 {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_secs(60), "{}", gateway.log_text());
+    }
+    let shown = std::process::Command::new(crate::support::gateway::HEPGATE)
+        .args(["filters", "--json", "--admin", &gateway.admin()])
+        .output()
+        .unwrap();
+    let shown: Vec<serde_json::Value> = serde_json::from_slice(&shown.stdout).unwrap();
+    for (name, _, kind) in HOSTILE {
+        let of_it = shown.iter().find(|filter| filter["filter"] == *name).unwrap();
+        assert!(of_it["quarantine"]["reason"].as_str().unwrap().starts_with("3 faults"), "{of_it}");
+        let faults = of_it["faults"].as_object().unwrap();
+        assert!(!faults.is_empty() && (kind.is_empty() || faults.contains_key(*kind)), "{name}: {of_it}");
+    }
+    let of_honest = shown.iter().find(|filter| filter["filter"] == "honest").unwrap();
+    assert_eq!((&of_honest["packets"], of_honest["faults"].as_object().unwrap().len()), (&sent.into(), 0));
+    // All of them together have no more memory than their limits, which none of them was let beyond.
+    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.child.id())).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kibibytes: u64 = resident.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kibibytes < 512 << 10, "{kibibytes} KiB");
+    gateway.await_quiet();
+    gateway.stop();
+}

@@ -126,6 +126,12 @@ impl Gateway {
         self.lines.lock().unwrap().iter().map(|line| format!("{line}\n")).collect()
     }
 
+    /// Where the admin server is.
+    pub(crate) fn admin(&self) -> String {
+        let line = self.lines_saying("admin").pop().expect("no admin server");
+        line["at"].as_str().unwrap().strip_prefix("http://").unwrap().split('/').next().unwrap().to_owned()
+    }
+
     /// A page of the admin server: status and body.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         self.request("GET", path, "")
@@ -133,9 +139,7 @@ impl Gateway {
 
     /// The same with another method, and with further headers.
     pub(crate) fn request(&self, method: &str, path: &str, headers: &str) -> (u16, String) {
-        let line = self.lines_saying("admin").pop().expect("no admin server");
-        let address = line["at"].as_str().unwrap().strip_prefix("http://").unwrap().split('/').next().unwrap();
-        let mut stream = TcpStream::connect(address).unwrap();
+        let mut stream = TcpStream::connect(self.admin()).unwrap();
         write!(stream, "{method} {path} HTTP/1.1\r\nHost: hepgate\r\nConnection: close\r\n{headers}\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
