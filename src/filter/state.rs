@@ -77,6 +77,8 @@ pub(super) struct State {
     /// Handles in it, and the most that there were.
     handles: usize,
     handles_peak: usize,
+    /// Whether the last call has changed what it remembers or counts.
+    belongings_changed: bool,
     pub(super) memory: Memory,
     /// Raises the epoch; told when a deadline moves.
     pub(super) ticker: Arc<Ticker>,
@@ -240,6 +242,7 @@ impl State {
             resources,
             handles: 0,
             handles_peak: 0,
+            belongings_changed: false,
             memory,
             ticker,
             call: Call::default(),
@@ -249,7 +252,10 @@ impl State {
     /// What the call at hand has used of what calls may, and the instance of what instances may.
     pub(super) fn used(&self) -> [(Limit, u64); 11] {
         let (call, belongings) = (&self.call, &self.surroundings.belongings);
-        let (keys, octets) = belongings.remembered.used();
+        // To ask costs a lock, and nothing has changed in most calls.
+        let changed = self.belongings_changed;
+        let (keys, octets) = if changed { belongings.remembered.used() } else { (0, 0) };
+        let series = if changed { belongings.metrics.series() } else { 0 };
         [
             (Limit::MemoryOctets, wide(self.memory.octets)),
             (Limit::TableElements, wide(self.memory.elements)),
@@ -261,13 +267,14 @@ impl State {
             (Limit::LogLines, wide(call.log_lines)),
             (Limit::StateKeys, wide(keys)),
             (Limit::StateOctets, wide(octets)),
-            (Limit::MetricSeries, wide(belongings.metrics.series())),
+            (Limit::MetricSeries, wide(series)),
         ]
     }
 
     /// Remembers and counts what a call said that returned well. Gives the number of changes that found no room.
     pub(super) fn commit(&mut self) -> u64 {
-        let Self { call, surroundings, .. } = self;
+        let Self { call, surroundings, belongings_changed, .. } = self;
+        *belongings_changed = !call.changes.is_empty() || !call.counted.is_empty();
         surroundings.belongings.metrics.apply(&mut call.counted);
         if call.changes.is_empty() {
             return 0;

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -54,7 +54,8 @@ struct Rules {
 struct Shape {
     names: Names,
     /// The first rule of each set of values, and its tenant.
-    rules: HashMap<Seen, (usize, TenantId)>,
+    /// The hash need not withstand anybody: what is in the map is the operator's, and packets only look.
+    rules: HashMap<Seen, (usize, TenantId), foldhash::fast::FixedState>,
     /// The first rule of them all.
     first: usize,
 }
@@ -75,7 +76,7 @@ struct Names {
 type TextId = u32;
 
 /// What a packet shows of what rules name. As a key of a shape's map only what its rules name is there.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 struct Seen {
     listener: Option<ListenerId>,
     address: Option<IpAddr>,
@@ -84,6 +85,24 @@ struct Seen {
     agent_id: Option<u32>,
     agent_name: Option<TextId>,
     group_id: Option<TextId>,
+}
+
+impl Hash for Seen {
+    /// What is not there is not hashed: in one map the same things are there in every key.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self.address {
+            Some(IpAddr::V4(address)) => state.write_u32(address.to_bits()),
+            Some(IpAddr::V6(address)) => state.write_u128(address.to_bits()),
+            None => {}
+        }
+        if let Some(ListenerId(place)) = self.listener {
+            state.write_usize(place);
+        }
+        let [client_name, ..] = self.client_names;
+        for number in [client_name, self.key, self.agent_id, self.agent_name, self.group_id].into_iter().flatten() {
+            state.write_u32(number);
+        }
+    }
 }
 
 /// The texts that rules have.
@@ -221,7 +240,7 @@ impl Rules {
         }
         let known = self.shapes.iter().position(|shape| shape.names == names);
         let known = known.unwrap_or_else(|| {
-            self.shapes.push(Shape { names, rules: HashMap::new(), first: place });
+            self.shapes.push(Shape { names, rules: HashMap::default(), first: place });
             self.shapes.len() - 1
         });
         let Some(shape) = self.shapes.get_mut(known) else { return Ok(()) };
