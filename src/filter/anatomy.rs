@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use wasmparser::{Parser, Payload, ProducersSectionReader};
 
-use super::component::{PACKAGE, VERSION};
-
+/// The package of our interfaces, and the version that this host speaks.
+pub(super) const PACKAGE: &str = "hep:filter/";
+/// How the versions begin that an older or newer 0.1 has.
+const VERSION: &str = "@0.1.";
 /// What a component is made of.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Anatomy {

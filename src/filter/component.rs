@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use sha2::{Digest, Sha256};
 use wasmtime::component::{Component, ComponentExportIndex, Linker};
 
-use super::anatomy::{Anatomy, ImportClass};
+use super::anatomy::{Anatomy, ImportClass, PACKAGE};
 use super::belongings::Surroundings;
 use super::bindings;
 use super::cache;
@@ -19,10 +19,6 @@ use super::state::{LogLine, State};
 use super::subscription::Wanted;
 use crate::config::{ConfigValue, Limits, ProtoHep, SecretError, Subscription};
 
-/// The package of our interfaces, and the version that this host speaks.
-pub(super) const PACKAGE: &str = "hep:filter/";
-/// How the versions begin that an older or newer 0.1 has.
-pub(super) const VERSION: &str = "@0.1.";
 /// Octets of a page of WebAssembly's memory.
 const PAGE_OCTETS: u64 = 65_536;
 const CALLBACKS: &str = "hep:filter/callbacks@0.1.0";

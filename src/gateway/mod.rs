@@ -6,11 +6,12 @@
 
 mod load;
 mod parts;
+mod reload;
+mod shown;
 mod summary;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
@@ -23,9 +24,9 @@ use tokio::sync::mpsc;
 
 pub use load::{LoadedFilters, check, load};
 
-use crate::admin::{self, Admin, AdminError, CollectorInfo, Command, FilterInfo, SeatInfo, Shown, TenantInfo, View};
+use crate::admin::{self, Admin, AdminError, Command, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpError};
-use crate::config::{CollectorId, Config, Destination, Listener, ListenerId, SecretError, TenantId, Transport};
+use crate::config::{CollectorId, Config, Destination, Listener, ListenerId, SecretError, Transport};
 use crate::filter::{HostError, LoadError};
 use crate::ledger::{Ledger, Totals};
 use crate::listener::{BindError, ConnectionLimits};
@@ -33,6 +34,9 @@ use crate::message::{Backlog, Deliver, Drain};
 use crate::tenant::{Evidence, EvidenceLimits, KeyError, SlowLane};
 use crate::tls;
 use parts::Parts;
+use reload::needs_restart;
+pub use reload::{ReloadError, Reloaded};
+use shown::shown;
 pub use summary::Summary;
 use worker::{Worker, WorkerChange};
 
@@ -261,93 +265,6 @@ impl Gateway {
     }
 }
 
-/// What a reload has changed, by what it is called.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Reloaded {
-    /// Names of what is new or changed.
-    pub changed: Vec<String>,
-    /// Names of what is gone.
-    pub gone: Vec<String>,
-}
-
-impl Reloaded {
-    fn between(old: &Parts, new: &Parts) -> Self {
-        let mut reloaded = Self::default();
-        for (id, listener) in new.config.live_listeners() {
-            if !old.is_same_listener(id, listener) {
-                reloaded.changed.push(format!("listener {}", listener.name));
-            }
-        }
-        for (id, collector) in new.config.live_collectors() {
-            if !old.is_same_collector(id, new) {
-                reloaded.changed.push(format!("collector {}", collector.name));
-            }
-        }
-        for (id, filter) in new.config.live_filters() {
-            let was_there = !old.config.gone.filters.contains(&id);
-            if !was_there || old.config.filters.get(id.0) != Some(filter) || !old.filters.is_same(&new.filters, id) {
-                reloaded.changed.push(format!("filter {}", filter.name));
-            }
-        }
-        for (id, tenant) in new.config.live_tenants() {
-            let was_there = !old.config.gone.tenants.contains(&id);
-            if !was_there || old.config.tenants.get(id.0) != Some(tenant) {
-                reloaded.changed.push(format!("tenant {}", tenant.name));
-            }
-        }
-        let (had, has) = (&old.config.gone, &new.config.gone);
-        let mut gone = |what: &str, name: Option<&String>| {
-            reloaded.gone.extend(name.map(|name| format!("{what} {name}")));
-        };
-        for id in has.listeners.difference(&had.listeners) {
-            gone("listener", new.config.listeners.get(id.0).map(|listener| &listener.name));
-        }
-        for id in has.collectors.difference(&had.collectors) {
-            gone("collector", new.config.collectors.get(id.0).map(|collector| &collector.name));
-        }
-        for id in has.filters.difference(&had.filters) {
-            gone("filter", new.config.filters.get(id.0).map(|filter| &filter.name));
-        }
-        for id in has.tenants.difference(&had.tenants) {
-            gone("tenant", new.config.tenants.get(id.0).map(|tenant| &tenant.name));
-        }
-        reloaded
-    }
-}
-
-impl fmt::Display for Reloaded {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.changed.is_empty() && self.gone.is_empty() {
-            return f.write_str("nothing has changed");
-        }
-        let parts = [("new or changed", &self.changed), ("gone", &self.gone)];
-        let parts = parts.iter().filter(|(_, names)| !names.is_empty());
-        let parts: Vec<String> = parts.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
-        f.write_str(&parts.join("; "))
-    }
-}
-
-/// All that is wrong with a configuration that was to be taken.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{}", .0.join("\n"))]
-pub struct ReloadError(pub Vec<String>);
-
-/// What a running gateway cannot change about itself.
-fn needs_restart(old: &Config, new: &Config) -> Vec<String> {
-    let (was, is) = (&old.gateway, &new.gateway);
-    let changes = [
-        ("gateway.workers", was.workers != is.workers),
-        ("gateway.cache", was.cache != is.cache),
-        ("gateway.evidence", was.evidence != is.evidence),
-        ("gateway.summary", was.summary != is.summary),
-        ("[log]", old.log != new.log),
-        ("[admin]", old.admin != new.admin),
-        ("[sandbox]", old.sandbox != new.sandbox),
-    ];
-    let changed = changes.iter().filter(|(_, changed)| *changed);
-    changed.map(|(what, _)| format!("{what} cannot change while the gateway runs: restart it")).collect()
-}
-
 /// Lets actors that are no longer wanted finish what they have, in the background.
 fn retire(actors: Vec<(String, Recipient<Drain>)>, files: Vec<FileHandle>) {
     actix_rt::spawn(async move {
@@ -415,48 +332,6 @@ fn admissions(new: &Parts, old: Option<&Parts>) -> BTreeMap<ListenerId, Arc<Conn
         (id, ConnectionLimits::new(stream.connections_max, stream.connections_per_peer_max))
     };
     new.config.live_listeners().filter(is_new).map(admission).collect()
-}
-
-/// What can be seen of a gateway that is made of these parts.
-fn shown(parts: &Parts, actors: Vec<(String, Recipient<Drain>)>) -> Shown {
-    let config = &parts.config;
-    let names = |ids: &[CollectorId]| {
-        ids.iter().filter_map(|id| config.collectors.get(id.0)).map(|collector| collector.name.clone()).collect()
-    };
-    let seat = |seat: &parts::Seated| SeatInfo {
-        is_seated: parts.is_seated(seat),
-        sha256: parts.filters.get(seat.tenant, seat.filter).map(|filter| filter.sha256_hex()).unwrap_or_default(),
-        limits: parts.settings_of(seat).map(|filter| filter.limits.clone()),
-        standing: Arc::clone(&seat.standing),
-        belongings: seat.belongings.clone(),
-    };
-    let tenant = |(id, tenant): (TenantId, &crate::config::Tenant)| TenantInfo {
-        id,
-        name: tenant.name.clone(),
-        filters: tenant
-            .filters
-            .iter()
-            .filter_map(|id| config.filters.get(id.0))
-            .map(|filter| filter.name.clone())
-            .collect(),
-        route: names(&tenant.route),
-    };
-    let collector = |(id, collector): (CollectorId, &crate::config::Collector)| CollectorInfo {
-        id,
-        name: collector.name.clone(),
-        to: collector.destination.to_string(),
-    };
-    Shown {
-        filters: parts
-            .filters
-            .all()
-            .map(|filter| FilterInfo { name: filter.name().to_owned(), sha256: filter.sha256_hex() })
-            .collect(),
-        seats: parts.seats.iter().map(seat).collect(),
-        tenants: config.live_tenants().map(tenant).collect(),
-        collectors: config.live_collectors().map(collector).collect(),
-        actors,
-    }
 }
 
 /// Where evidence is kept, unless nobody wants it, or there is no place for it.

@@ -22,6 +22,7 @@ const ACTIX: &[&str] = &[
     "collector/tcp.rs",
     "collector/udp.rs",
     "gateway/mod.rs",
+    "gateway/shown.rs",
     "gateway/worker.rs",
     "listener/connection.rs",
     "listener/mod.rs",

@@ -1,258 +1,13 @@
-//! `hepgate doctor`: runs hostile guests against this very build, and says limit by limit whether it held.
+//! What is examined: hostile guests, and what must come of each.
 
-use std::io::{self, Write as _};
-use std::path::PathBuf;
-use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use clap::Args;
-use serde_json::json;
-
-use crate::config::{CollectorId, Config, Filter as FilterConfig, ListenerId, ProtoHep, Transport};
-use crate::filter::{
-    Belongings, Budget, Fault, Filter, Grant, Host, HostError, Instance, Outcome, Part, Size, Surroundings, Work,
-};
-use crate::guest::{Guest, GuestError, component, component_with};
+use super::Check;
+use super::ward::{Called, Complaint, DEADLINE, Patient, packet};
+use crate::filter::{Belongings, Budget, Fault, Outcome, Surroundings, Work};
+use crate::guest::{Guest, component, component_with};
 use crate::ledger::FaultKind;
-use crate::message::{Backlog, Origin, Received, wall_clock};
-use crate::wire::{CapturedAt, Pack, PayloadType, Version, decode};
-
-/// Run hostile filters against this very build, and say for each limit whether it held
-///
-/// The filters are a few lines of WebAssembly each and run in this process, under limits far below the defaults. Nothing
-/// is listened to, sent or written. Exit code 1 if any limit did not hold.
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
-}
-
-/// Why nothing could be examined.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each names itself")]
-pub enum DoctorError {
-    #[error(transparent)]
-    Host(#[from] HostError),
-    #[error("standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-/// Runs all of it.
-///
-/// # Errors
-/// [`DoctorError`]: there is no sandbox at all.
-pub fn doctor(args: &DoctorArgs) -> Result<ExitCode, DoctorError> {
-    let ward = Ward::new()?;
-    let findings: Vec<Finding> = CHECKS.iter().map(|check| check.run(&ward)).collect();
-    let text = if args.json { as_json(&findings) } else { as_text(&findings) };
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(verdict(&findings))
-}
-
-fn verdict(findings: &[Finding]) -> ExitCode {
-    if findings.iter().all(|finding| finding.held.is_ok()) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn as_text(findings: &[Finding]) -> String {
-    let width = findings.iter().map(|finding| finding.what.chars().count()).max().unwrap_or(0);
-    let mut text = String::new();
-    for Finding { what, held } in findings {
-        let (word, figure) = match held {
-            Ok(figure) => ("held", figure),
-            Err(figure) => ("NOT HELD", figure),
-        };
-        text += &format!("{word:<8}  {what:<width$}  {figure}\n");
-    }
-    let broken = findings.iter().filter(|finding| finding.held.is_err()).count();
-    text += &match broken {
-        0 => format!("all {} held\n", findings.len()),
-        broken => format!("{broken} of {} did not hold: do not run filters that you do not trust\n", findings.len()),
-    };
-    text
-}
-
-fn as_json(findings: &[Finding]) -> String {
-    let finding = |Finding { what, held }: &Finding| {
-        let figure = held.as_ref().unwrap_or_else(|figure| figure);
-        json!({ "what": what, "held": held.is_ok(), "figure": figure })
-    };
-    format!("{:#}\n", json!(findings.iter().map(finding).collect::<Vec<_>>()))
-}
-
-/// What came of a check.
-struct Finding {
-    what: &'static str,
-    /// The figure, either way.
-    held: Result<String, String>,
-}
-
-/// A guest that does something hostile, and what must come of it.
-struct Check {
-    what: &'static str,
-    run: fn(&Ward) -> Result<String, Complaint>,
-}
-
-/// Why a limit did not hold, or could not be examined.
-#[derive(Debug, thiserror::Error)]
-enum Complaint {
-    #[error("{0}")]
-    NotHeld(String),
-    #[error("the guest is wrong: {0}")]
-    Guest(#[from] GuestError),
-    #[error("it was not loaded: {0}")]
-    NotLoaded(String),
-}
-
-impl Check {
-    fn run(&self, ward: &Ward) -> Finding {
-        Finding { what: self.what, held: (self.run)(ward).map_err(|complaint| complaint.to_string()) }
-    }
-}
-
-/// Where guests are examined.
-struct Ward {
-    host: Host,
-    settings: FilterConfig,
-}
-
-/// Octets of memory that they may have: four pages.
-const MEMORY_OCTETS: usize = 4 << 16;
-/// Time of a call.
-const DEADLINE: Duration = Duration::from_millis(20);
-/// Within which a guest that would never end must have ended, on whatever machine: far more than its deadline, as others
-/// may want the processor too. What it took is told.
-const PATIENCE: Duration = Duration::from_secs(5);
-
-impl Ward {
-    fn new() -> Result<Self, HostError> {
-        let size = Size {
-            instances: 4,
-            memory_octets_max: MEMORY_OCTETS,
-            table_elements_max: 200,
-            stack_octets_max: 512 << 10,
-            counts_fuel: true,
-            cache: None,
-        };
-        Ok(Self { host: Host::new(&size)?, settings: settings() })
-    }
-
-    fn load(&self, wasm: &[u8]) -> Result<Arc<Filter>, Complaint> {
-        self.load_with(wasm, |_| {})
-    }
-
-    fn load_with(&self, wasm: &[u8], change: impl FnOnce(&mut FilterConfig)) -> Result<Arc<Filter>, Complaint> {
-        let mut settings = self.settings.clone();
-        change(&mut settings);
-        let loaded = self.host.load_octets(&settings, &ProtoHep::default(), wasm);
-        loaded.map_err(|error| Complaint::NotLoaded(error.to_string()))
-    }
-
-    /// Starts a guest.
-    fn start(&self, guest: Guest<'_>) -> Result<Result<Patient, Fault>, Complaint> {
-        let filter = self.load(&component(guest)?)?;
-        let grants = [Grant { id: CollectorId(0), name: "granted".into(), backlog: Backlog::new(1 << 20) }];
-        let belongings = Belongings::new(filter.limits());
-        let surroundings = Surroundings { grants: grants.into(), belongings: belongings.clone() };
-        let started = filter.start(surroundings, Budget::computing(DEADLINE), wall_clock(), &mut Vec::new());
-        Ok(started.map(|instance| Patient { instance, belongings }))
-    }
-
-    /// Calls a guest's `on-batch` with one packet.
-    fn call(&self, guest: Guest<'_>) -> Result<Called, Complaint> {
-        let mut patient = self.start(guest)?.map_err(|fault| Complaint::NotHeld(format!("did not start: {fault}")))?;
-        let mut work = Work::new(vec![packet()]);
-        let before = work.clone();
-        let result = patient.call(&mut work);
-        Ok(Called { result, patient, unchanged: work == before })
-    }
-
-    /// The fault of a guest's `on-batch`, which must leave nothing half done.
-    fn fault(&self, guest: Guest<'_>) -> Result<Fault, Complaint> {
-        let Called { result, unchanged, .. } = self.call(guest)?;
-        match result {
-            Err(fault) if unchanged => Ok(fault),
-            Err(fault) => Err(Complaint::NotHeld(format!("the packet was changed by a call that failed: {fault}"))),
-            Ok(_) => Err(Complaint::NotHeld("the call ended well".to_owned())),
-        }
-    }
-
-    /// A guest that never ends must have been ended.
-    fn ends(&self, run: impl FnOnce(&Self) -> Result<Fault, Complaint>) -> Result<String, Complaint> {
-        let began = Instant::now();
-        let fault = run(self)?;
-        let took = began.elapsed();
-        if fault.kind != FaultKind::Deadline || took > PATIENCE {
-            return Err(Complaint::NotHeld(format!("{took:.0?}: {fault}")));
-        }
-        Ok(format!("ended {took:.0?} after it was loaded; it had {} ms of computing", DEADLINE.as_millis()))
-    }
-
-    /// A component that must not be loaded, and why not.
-    fn refused(&self, wasm: &[u8], why: &str) -> Result<String, Complaint> {
-        match self.load(wasm) {
-            Err(Complaint::NotLoaded(reason)) if reason.contains(why) => Ok(format!("refused: {}", in_short(&reason))),
-            Err(other) => Err(Complaint::NotHeld(format!("refused for another reason: {other}"))),
-            Ok(_) => Err(Complaint::NotHeld("it was loaded".to_owned())),
-        }
-    }
-}
-
-/// A sentence without the file's name before it.
-fn in_short(reason: &str) -> &str {
-    reason.rsplit_once(".wasm: ").map_or(reason, |(_, reason)| reason)
-}
-
-/// A guest that runs.
-struct Patient {
-    instance: Instance,
-    belongings: Belongings,
-}
-
-impl Patient {
-    fn call(&mut self, work: &mut Work) -> Result<Outcome, Fault> {
-        let all = Part::run(0, work.len());
-        self.instance.on_batch(work, &all, Budget::computing(DEADLINE), wall_clock())
-    }
-}
-
-struct Called {
-    result: Result<Outcome, Fault>,
-    patient: Patient,
-    unchanged: bool,
-}
-
-/// Limits that every guest here runs into.
-fn settings() -> FilterConfig {
-    let text = "[[listener]]\nname = \"l\"\nlisten = \"hep_udp:127.0.0.1:1\"\n[[tenant]]\nname = \"t\"\n[[filter]]\n\
-        name = \"guest\"\ncomponent = \"guest.wasm\"\n[filter.limits]\nmemory_octets_max = 262144\n\
-        table_elements_max = 200\nhandles_max = 32\nhost_calls_max = 1000\nhostcall_octets_max = 65536\n\
-        moved_octets_max = 131072\nsends_max = 8\nsend_octets_max = 65536\nlog_lines_max = 4\nlog_line_octets_max = 64\n\
-        state_keys_max = 16\nstate_octets_max = 4096\nmetrics_max = 2\nmetric_series_max = 16\nfunctions_max = 500\n\
-        function_octets_max = 50000\ncomponent_octets_max = 200000\n";
-    let parsed = Config::parse(text, &PathBuf::from("."));
-    // It is a constant, and a test parses it.
-    let filter = parsed.ok().and_then(|config| config.filters.into_iter().next());
-    filter.unwrap_or_else(|| unreachable!("the limits of the doctor are a configuration"))
-}
-
-fn packet() -> Received {
-    let pack = Pack {
-        ip_protocol: 17,
-        flow: None,
-        captured_at: Some(CapturedAt { seconds: 1, microseconds: 2 }),
-        payload_type: PayloadType::SIP,
-        agent_id: 7,
-        chunks: Vec::new(),
-        payload: Some(Bytes::from_static(b"OPTIONS sip:doctor SIP/2.0\r\n\r\n")),
-    };
-    let packet = pack.encode(Version::Hep3).ok().and_then(|octets| decode(octets).ok());
-    let origin = Origin { listener: Some(ListenerId(0)), transport: Transport::Udp, ..Origin::ours(wall_clock()) };
-    let packet = packet.unwrap_or_else(|| unreachable!("what we pack, we decode"));
-    Received { packet, origin }
-}
+use crate::message::wall_clock;
 
 const FOREVER: &str = "(loop $forever (br $forever))";
 const LOG: &str = r#"(import "hep:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
@@ -308,13 +63,13 @@ fn well(called: Called) -> Result<(Outcome, Patient), Complaint> {
     result.map(|outcome| (outcome, patient)).map_err(|fault| Complaint::NotHeld(format!("the call failed: {fault}")))
 }
 
-fn exactly(what: &str, actual: usize, allowed: usize) -> Result<String, Complaint> {
+pub(super) fn exactly(what: &str, actual: usize, allowed: usize) -> Result<String, Complaint> {
     let text = format!("{actual} {what} of {allowed}");
     if actual == allowed { Ok(text) } else { Err(Complaint::NotHeld(text)) }
 }
 
 /// What is examined, in the order in which it is told.
-const CHECKS: [Check; 37] = [
+pub(super) const CHECKS: [Check; 37] = [
     Check {
         what: "an endless loop in init",
         run: |ward| {
@@ -724,39 +479,4 @@ fn with_wasi() -> Result<Vec<u8>, Complaint> {
     let wasi = "package wasi:cli@0.2.0; interface exit { leave: func(); }";
     let world = "package doctor:guest; world greedy { include hep:filter/filter@0.1.0; import wasi:cli/exit@0.2.0; }";
     Ok(component_with(guest, &[wasi, world], "greedy")?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_limit_that_does_not_hold_is_told_and_is_the_exit_code() {
-        let finding = |held: Result<&str, &str>| Finding {
-            what: "a limit",
-            held: held.map(str::to_owned).map_err(str::to_owned),
-        };
-        let well = [finding(Ok("1 of 1"))];
-        assert_eq!(as_text(&well), "held      a limit  1 of 1\nall 1 held\n");
-        assert_eq!(format!("{:?}", verdict(&well)), format!("{:?}", ExitCode::SUCCESS));
-        let broken = [finding(Ok("1 of 1")), finding(Err("2 of 1"))];
-        assert!(as_text(&broken).contains("NOT HELD  a limit  2 of 1\n1 of 2 did not hold"), "{}", as_text(&broken));
-        assert_eq!(format!("{:?}", verdict(&broken)), format!("{:?}", ExitCode::FAILURE));
-        let json: serde_json::Value = serde_json::from_str(&as_json(&broken)).unwrap();
-        assert_eq!((&json[0]["held"], &json[1]["held"]), (&true.into(), &false.into()));
-    }
-
-    /// The checks themselves must be able to fail: guests that do nothing hostile pass none of those that expect a fault.
-    #[test]
-    fn a_guest_that_behaves_is_no_proof_of_a_limit() {
-        let ward = Ward::new().unwrap();
-        let complaint = ward.fault(Guest::default()).unwrap_err();
-        assert_eq!(complaint.to_string(), "the call ended well");
-        let complaint =
-            ward.ends(|ward| ward.fault(Guest { on_batch: "unreachable", ..Guest::default() })).unwrap_err();
-        assert!(complaint.to_string().contains("unreachable"), "{complaint}");
-        let complaint = ward.refused(&component(Guest::default()).unwrap(), "").unwrap_err();
-        assert_eq!(complaint.to_string(), "it was loaded");
-        assert!(exactly("lines", 5, 4).is_err());
-    }
 }
