@@ -26,7 +26,8 @@ use nix::unistd::Pid;
 use common::{as_f64, is_quick, median};
 use support::gateway::Gateway;
 use support::guest;
-use traffic::{Agent, Collector, Tally, Transport, kernel_drops};
+use support::peers::kernel_drops;
+use traffic::{Agent, Collector, Tally, Transport};
 
 /// What carries the packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

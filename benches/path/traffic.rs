@@ -49,14 +49,6 @@ pub(crate) fn large_buffer(socket: &UdpSocket) {
     socket2::SockRef::from(socket).set_recv_buffer_size(BUFFER_OCTETS).unwrap();
 }
 
-/// Datagrams that the system dropped because the buffer of the socket at this port was full.
-pub(crate) fn kernel_drops(port: u16) -> usize {
-    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
-    let ours = format!("0100007F:{port:04X}");
-    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&ours));
-    line.and_then(|line| line.split_whitespace().last()).map_or(0, |drops| drops.parse().unwrap())
-}
-
 /// Sends numbered packets.
 pub(crate) struct Agent {
     socket: Socket,

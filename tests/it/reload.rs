@@ -185,17 +185,36 @@ impl Load {
     }
 }
 
+/// A hundred times, and looks whether anything leaks.
+fn reload_often(gateway: &Gateway, first: &str, second: &str) {
+    let mut after_ten = (0, 0);
+    for round in 0..100 {
+        let (status, answer) = gateway.reload(if round % 2 == 0 { second } else { first });
+        assert_eq!(status, 200, "{answer}");
+        if round == 9 {
+            after_ten = resources(gateway);
+        }
+    }
+    let (descriptors, threads) = after_ten;
+    eventually("nothing leaked", || {
+        let (descriptors_now, threads_now) = resources(gateway);
+        descriptors_now <= descriptors + 4 && threads_now <= threads + 2
+    });
+}
+
 #[test]
 fn a_hundred_reloads_under_load_lose_nothing_and_leak_nothing() {
     let (one, two) = (UdpSink::new(), UdpSink::new());
     let folder = tempfile::tempdir().unwrap();
     guest::write(folder.path(), "a", BY_FIRST_OCTET);
     guest::write(folder.path(), "b", Guest::default());
-    // Each has something that the other has not, and something that the other has in another way.
+    // Each has something that the other has not, and something that the other has in another way. On a machine that has no
+    // processor to spare a sink may be read late: what waits for it is not what is examined here.
     let patient = "limits = { fast_deadline = \"1s\" }";
     let first = [
         BOTH_LISTENERS,
         &collector("one", &one.to()),
+        "hep_async_max_postponed_chunks = 100_000\n",
         "[[collector]]\nname = \"files\"\nto = \"file:captures\"\n",
         &filter("a", patient),
         "[[tenant]]\nname = \"t\"\nfilters = [\"a\"]\nroute = [\"one\"]\n",
@@ -207,8 +226,9 @@ fn a_hundred_reloads_under_load_lose_nothing_and_leak_nothing() {
         BOTH_LISTENERS,
         "[[listener]]\nname = \"more\"\nlisten = \"hep_udp:127.0.0.1:0\"\n",
         &collector("two", &two.to()),
+        "hep_async_max_postponed_chunks = 100_000\n",
         &collector("one", &one.to()),
-        "hep_async_max_postponed_chunks = 500\n",
+        "hep_async_max_postponed_chunks = 100_001\n",
         &filter("b", patient),
         &filter("a", "tick = \"1s\"\nlimits = { fast_deadline = \"2s\" }"),
         "[[tenant]]\nname = \"rest\"\nfilters = [\"b\", \"a\"]\nroute = [\"two\"]\n",
@@ -216,53 +236,43 @@ fn a_hundred_reloads_under_load_lose_nothing_and_leak_nothing() {
     .concat();
     let gateway = Gateway::start_in(folder, &first);
     let load = Load { stop: AtomicBool::new(false), sent: AtomicU64::new(0) };
-    let received = AtomicU64::new(0);
+    let (received, done) = (AtomicU64::new(0), AtomicBool::new(false));
     let (udp, tcp) = (gateway.listener("udp"), gateway.listener("tcp"));
     std::thread::scope(|scope| {
         scope.spawn(|| load.run(udp, tcp, Duration::from_micros(500)));
         for sink in [&one, &two] {
-            let (received, load) = (&received, &load);
+            let (received, done) = (&received, &done);
             scope.spawn(move || {
-                while !load.stop.load(Ordering::SeqCst)
-                    || received.load(Ordering::SeqCst) < load.sent.load(Ordering::SeqCst)
-                {
+                while !done.load(Ordering::SeqCst) {
                     if sink.next_within(Duration::from_millis(50)).is_some() {
                         received.fetch_add(1, Ordering::SeqCst);
                     }
                 }
             });
         }
-        let mut after_ten = None;
-        for round in 0..100 {
-            let text = if round % 2 == 0 { &second } else { &first };
-            let (status, answer) = gateway.reload(text);
-            assert_eq!(status, 200, "{answer}");
-            if round == 9 {
-                after_ten = Some(resources(&gateway));
+        // Whatever comes of it, the threads must end.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            reload_often(&gateway, &first, &second);
+            load.stop.store(true, Ordering::SeqCst);
+            // What a sink did not read in time is not the gateway's.
+            let arrived = || received.load(Ordering::SeqCst) + one.kernel_drops() + two.kernel_drops();
+            let began = Instant::now();
+            while arrived() < load.sent.load(Ordering::SeqCst) {
+                let counted = gateway.get("/metrics").1;
+                let counted = counted.lines().filter(|line| !line.ends_with(" 0") && line.contains("packets"));
+                assert!(
+                    began.elapsed() < Duration::from_secs(20),
+                    "of {} packets {} arrived\n{}",
+                    load.sent.load(Ordering::SeqCst),
+                    arrived(),
+                    counted.collect::<Vec<_>>().join("\n")
+                );
+                std::thread::sleep(Duration::from_millis(5));
             }
-        }
-        let (descriptors, threads) = after_ten.unwrap();
-        eventually("nothing leaked", || {
-            let (descriptors_now, threads_now) = resources(&gateway);
-            descriptors_now <= descriptors + 4 && threads_now <= threads + 2
-        });
+        }));
         load.stop.store(true, Ordering::SeqCst);
-        let began = Instant::now();
-        while received.load(Ordering::SeqCst) < load.sent.load(Ordering::SeqCst) {
-            if began.elapsed() > Duration::from_secs(20) {
-                let lines: Vec<String> = gateway
-                    .get("/metrics")
-                    .1
-                    .lines()
-                    .filter(|line| !line.ends_with(" 0") && line.contains("packets"))
-                    .map(str::to_owned)
-                    .collect();
-                // So that the threads end, too.
-                let (sent, got) = (load.sent.load(Ordering::SeqCst), received.swap(u64::MAX, Ordering::SeqCst));
-                panic!("of {sent} packets {got} arrived\n{}", lines.join("\n"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        done.store(true, Ordering::SeqCst);
+        result.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
     });
     assert!(load.sent.load(Ordering::SeqCst) > 500, "there was no load");
     gateway.stop();

@@ -55,6 +55,11 @@ impl UdpSink {
         Some(octets)
     }
 
+    /// Datagrams that the kernel dropped because nobody read them in time.
+    pub(crate) fn kernel_drops(&self) -> u64 {
+        kernel_drops(self.socket.local_addr().unwrap().port()).try_into().unwrap()
+    }
+
     /// The next so many.
     pub(crate) fn take(&self, count: usize) -> Vec<Vec<u8>> {
         (0..count).map(|_| self.next()).collect()
@@ -231,4 +236,12 @@ pub(crate) fn await_unread(stream: &TcpStream) {
             table.lines().find(|line| line.split_whitespace().nth(2).is_some_and(|r| format!("{r} ").ends_with(&port)));
         line.is_some_and(|line| line.split_whitespace().nth(4).is_some_and(|queues| queues.ends_with(":00000000")))
     });
+}
+
+/// Datagrams that the system dropped because the buffer of the socket at this port was full.
+pub(crate) fn kernel_drops(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/udp").unwrap();
+    let ours = format!("0100007F:{port:04X}");
+    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&ours));
+    line.and_then(|line| line.split_whitespace().last()).map_or(0, |drops| drops.parse().unwrap())
 }
