@@ -4,6 +4,7 @@
 //! route; `drop` ends it at once. What becomes of a packet that a filter failed on is that filter's `on_error`. If it
 //! leaves that open, the packet goes on, and if all filters that leave it open failed, the tenant's `on_error` decides.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::seat::{Moment, NoOutcome, Seat, Tally};
@@ -32,6 +33,8 @@ pub enum Lane {
 /// A tenant's filters.
 #[derive(Debug)]
 pub struct Chain {
+    /// Which chain it is: another one may take its place while a batch waits.
+    number: u64,
     seats: Vec<Seat>,
     on_error: OnError,
     /// The longest call since [`Chain::take_longest_call`].
@@ -42,6 +45,8 @@ pub struct Chain {
 #[derive(Debug, Default)]
 pub(super) struct Run {
     pub(super) work: Work,
+    /// The chain that is at it; 0: none has been.
+    chain: u64,
     /// The filter that is at it.
     seat: usize,
     /// Packets that this filter is done with.
@@ -123,12 +128,24 @@ impl Run {
 impl Chain {
     /// These filters in this order.
     #[must_use]
-    pub const fn new(seats: Vec<Seat>, on_error: OnError) -> Self {
-        Self { seats, on_error, longest_call: Duration::ZERO }
+    pub fn new(seats: Vec<Seat>, on_error: OnError) -> Self {
+        static NUMBERS: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        Self { number, seats, on_error, longest_call: Duration::ZERO }
+    }
+
+    /// A batch that another chain was at begins anew: its place among other filters says nothing here, and to see a packet
+    /// twice does less harm than a filter that hides something and never sees it.
+    const fn adopt(&self, run: &mut Run) {
+        if run.chain != self.number {
+            run.chain = self.number;
+            run.seat = 0;
+            run.done = 0;
+        }
     }
 
     /// No filter at all.
-    pub(super) const fn empty() -> Self {
+    pub(super) fn empty() -> Self {
         Self::new(Vec::new(), OnError::Pass)
     }
 
@@ -141,6 +158,7 @@ impl Chain {
     /// Takes a batch through the filters, as far as it comes. `may_move`: a missed deadline ends the run here.
     pub(super) fn run(&mut self, mut run: Run, lane: Lane, may_move: bool, tally: &mut Tally) -> Ran {
         let at = Moment::here(lane, may_move);
+        self.adopt(&mut run);
         while run.seat < self.seats.len() {
             while run.done < run.work.len() {
                 if !self.call(&mut run, at, tally) {
@@ -313,4 +331,21 @@ fn take_failure(run: &mut Run, seat: &mut Seat, part: &Part, failure: &NoOutcome
 
 pub(super) fn wide(n: usize) -> u64 {
     u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_another_chain_was_at_begins_anew_and_one_of_its_own_goes_on() {
+        let (old, new) = (Chain::empty(), Chain::empty());
+        let mut run = Run::new(Work::default());
+        old.adopt(&mut run);
+        (run.seat, run.done) = (1, 5);
+        old.adopt(&mut run);
+        assert_eq!((run.seat, run.done), (1, 5));
+        new.adopt(&mut run);
+        assert_eq!((run.seat, run.done), (0, 0));
+    }
 }
