@@ -31,9 +31,7 @@ pub struct Where {
     config: PathBuf,
 }
 
-/// Show what is going on in a running gateway
-///
-/// Counters are since its start, over all its workers.
+/// Which gateway, and how what it says is shown.
 #[derive(Debug, Args)]
 pub struct ControlArgs {
     #[command(flatten)]

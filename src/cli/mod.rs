@@ -50,8 +50,17 @@ pub enum Command {
     Check(CheckArgs),
     Dump(DumpArgs),
     Send(SendArgs),
+    /// Show the filters of a running gateway: state, calls, times, memory, faults, strikes
+    ///
+    /// Counters are since its start, over all its workers. Times are bounds that half, and 99 of 100, of the calls kept to.
     Filters(ControlArgs),
+    /// Show the tenants of a running gateway: their chains and routes, and what became of their packets
+    ///
+    /// Counters are since its start, over all its workers.
     Tenants(ControlArgs),
+    /// Show the collectors of a running gateway: what was sent, what waits, what was dropped and why
+    ///
+    /// Counters are since its start, over all its workers.
     Collectors(ControlArgs),
     /// Show which filters are out of service, and the evidence; put one in service again
     #[command(subcommand)]
