@@ -341,7 +341,9 @@ impl Draft {
 
     fn replace(&mut self, octets: Vec<u8>) -> Result<(), EditError> {
         let (head, _) = read(&octets)?;
-        if !matches!(head.payload, Payload::Compressed(_)) || payload_in(&octets, &head) != self.payload() {
+        let both_compressed =
+            matches!((self.head.payload, head.payload), (Payload::Compressed(_), Payload::Compressed(_)));
+        if !both_compressed || payload_in(&octets, &head) != self.payload() {
             self.inflated = Inflated::of(head.payload);
         }
         self.octets = octets;

@@ -261,6 +261,21 @@ fn a_compressed_payload_that_cannot_be_inflated_reads_as_it_came_and_is_not_mask
 }
 
 #[test]
+fn a_payload_that_becomes_compressed_is_inflated_even_if_its_octets_were_there_before() {
+    let compressed = deflate(b"to bob").unwrap();
+    let without = (hep3(&[]), &b""[..], Err(InflateError::Unreadable { octets: 0 }));
+    let plain = (hep3(&[(ChunkId::PAYLOAD, &compressed)]), &compressed[..], Ok(&b"to bob"[..]));
+    for (octets, body, expected) in [without, plain] {
+        let packet = read(&octets);
+        assert_eq!(packet.inflated(), None);
+        let mut draft = Draft::new(&packet);
+        draft.set_chunk(ChunkId::COMPRESSED_PAYLOAD, body).unwrap();
+        assert_eq!(draft.inflated(), Some(expected));
+        assert_eq!(draft.into_packet().inflated(), Some(expected));
+    }
+}
+
+#[test]
 fn a_mask_leaves_no_second_payload_that_still_shows_it() {
     let octets = hep3(&[
         (ChunkId::PAYLOAD, b"secret"),
