@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::View;
 use crate::config::Limit;
 use crate::ledger::{
-    CollectorCount, DropReason, FaultKind, SeatCount, SeatId, TOOK_BUCKETS, TenantCount, Totals, ids, took_within,
+    CollectorCount, DropReason, FaultKind, SeatCount, SeatId, TOOK_BUCKETS, TenantCount, Totals, at_least_nothing, ids,
+    took_within,
 };
 use crate::tenant::Case;
 
@@ -135,11 +136,6 @@ pub struct CaseReport {
     pub pcapng: String,
 }
 
-/// A gauge that several threads write may be below nothing for a moment.
-const fn at_least_nothing(gauge: u64) -> u64 {
-    if gauge > u64::MAX / 2 { 0 } else { gauge }
-}
-
 fn drops(count: impl Fn(DropReason) -> u64) -> BTreeMap<String, u64> {
     let all = DropReason::ALL.iter().map(|reason| (reason.as_str().to_owned(), count(*reason)));
     all.filter(|(_, packets)| *packets > 0).collect()
@@ -239,8 +235,9 @@ pub(super) fn collectors(view: &View) -> Vec<CollectorReport> {
 pub(super) fn quarantines(view: &View) -> Vec<QuarantineEntry> {
     let now = Instant::now();
     let mut entries = Vec::new();
+    let mut cases = view.evidence.as_ref().map(|evidence| evidence.cases()).unwrap_or_default();
     for (tenant, filter, seat) in seated(view) {
-        let evidence = view.evidence.as_ref().map(|evidence| evidence.cases(&tenant, &filter)).unwrap_or_default();
+        let evidence = cases.remove(&(tenant.clone(), filter.clone())).unwrap_or_default();
         let quarantine = seat.standing.report(now).quarantine.map(quarantine);
         if quarantine.is_some() || !evidence.is_empty() {
             entries.push(QuarantineEntry { tenant, filter, quarantine, evidence });

@@ -47,22 +47,46 @@ impl Config {
         Self { listeners, collectors, filters, tenants, tenant_order, gone, ..self }
     }
 
+    /// A listener, if it is there.
+    #[must_use]
+    pub fn live_listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(id.0).filter(|_| !self.gone.listeners.contains(&id))
+    }
+
+    /// A collector, if it is there.
+    #[must_use]
+    pub fn live_collector(&self, id: CollectorId) -> Option<&Collector> {
+        self.collectors.get(id.0).filter(|_| !self.gone.collectors.contains(&id))
+    }
+
+    /// A filter, if it is there.
+    #[must_use]
+    pub fn live_filter(&self, id: FilterId) -> Option<&Filter> {
+        self.filters.get(id.0).filter(|_| !self.gone.filters.contains(&id))
+    }
+
+    /// A tenant, if it is there.
+    #[must_use]
+    pub fn live_tenant(&self, id: TenantId) -> Option<&Tenant> {
+        self.tenants.get(id.0).filter(|_| !self.gone.tenants.contains(&id))
+    }
+
     /// The listeners that there are.
     pub fn live_listeners(&self) -> impl Iterator<Item = (ListenerId, &Listener)> {
-        let all = self.listeners.iter().enumerate().map(|(place, listener)| (ListenerId(place), listener));
-        all.filter(|(id, _)| !self.gone.listeners.contains(id))
+        let all = (0..self.listeners.len()).map(ListenerId);
+        all.filter_map(|id| Some((id, self.live_listener(id)?)))
     }
 
     /// The collectors that there are.
     pub fn live_collectors(&self) -> impl Iterator<Item = (CollectorId, &Collector)> {
-        let all = self.collectors.iter().enumerate().map(|(place, collector)| (CollectorId(place), collector));
-        all.filter(|(id, _)| !self.gone.collectors.contains(id))
+        let all = (0..self.collectors.len()).map(CollectorId);
+        all.filter_map(|id| Some((id, self.live_collector(id)?)))
     }
 
     /// The filters that there are.
     pub fn live_filters(&self) -> impl Iterator<Item = (FilterId, &Filter)> {
-        let all = self.filters.iter().enumerate().map(|(place, filter)| (FilterId(place), filter));
-        all.filter(|(id, _)| !self.gone.filters.contains(id))
+        let all = (0..self.filters.len()).map(FilterId);
+        all.filter_map(|id| Some((id, self.live_filter(id)?)))
     }
 
     /// The tenants that there are, in the order of their rules.

@@ -83,7 +83,7 @@ pub(super) fn load_beside(
     let (mut filters, mut errors) = (BTreeMap::new(), Vec::new());
     for (id, filter) in config.live_filters() {
         let same = old.and_then(|old| old.filters.get(&id)).filter(|same| same.is_still(filter, &config.proto_hep));
-        match same.map_or_else(|| load_one(config, &host, filter), |same| Ok(Arc::clone(same))) {
+        match same.map_or_else(|| load_one(config, &host, id, filter), |same| Ok(Arc::clone(same))) {
             Ok(loaded) => {
                 filters.insert(id, loaded);
             }
@@ -124,14 +124,12 @@ fn tell(
     Ok(told)
 }
 
-fn load_one(config: &Config, host: &Host, filter: &FilterConfig) -> Result<Arc<Filter>, GatewayError> {
+fn load_one(config: &Config, host: &Host, id: FilterId, filter: &FilterConfig) -> Result<Arc<Filter>, GatewayError> {
     let loaded = host.load(filter, &config.proto_hep)?;
-    // A filter that needs what only tenants tell it is tried with that.
-    let is_it = |id: &FilterId| config.filters.get(id.0) == Some(filter);
-    let is_told = |tenant: &Tenant| tenant.config.keys().any(is_it);
-    let is_used_plain = |tenant: &Tenant| tenant.filters.iter().any(|id| is_it(id) && !tenant.config.contains_key(id));
-    let mut tenants = config.live_tenants().map(|(_, tenant)| tenant);
-    if tenants.any(is_used_plain) || !config.live_tenants().any(|(_, tenant)| is_told(tenant)) {
+    // A filter that needs what only tenants tell it is tried with that, by each of them.
+    let tenants = config.live_tenants().map(|(_, tenant)| tenant);
+    let users: Vec<&Tenant> = tenants.filter(|tenant| tenant.filters.contains(&id)).collect();
+    if users.is_empty() || users.iter().any(|tenant| !tenant.config.contains_key(&id)) {
         try_out(config, filter, &loaded)?;
     }
     Ok(loaded)

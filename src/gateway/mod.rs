@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Arbiter, Recipient};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 pub use load::{LoadedFilters, check, load};
 
@@ -92,6 +93,8 @@ pub struct Gateway {
     view: Arc<View>,
     workers: Vec<Worker>,
     files: Vec<FileHandle>,
+    /// What is no longer wanted and finishes what it has.
+    retiring: Vec<JoinHandle<()>>,
     slow: Arc<SlowLane>,
     evidence: Option<Arc<Evidence>>,
     admin: Option<Admin>,
@@ -112,8 +115,8 @@ impl Gateway {
             .map_err(|reason| GatewayError::Start { what: "the slow lane".into(), reason })?;
         let evidence = start_evidence(config)?;
         let view = View::new(ledger, evidence.clone(), commands);
-        let (workers, files) = (Vec::new(), Vec::new());
-        let mut gateway = Self { parts, view, workers, files, slow, evidence, admin: None };
+        let (workers, files, retiring) = (Vec::new(), Vec::new(), Vec::new());
+        let mut gateway = Self { parts, view, workers, files, retiring, slow, evidence, admin: None };
         if let Err(error) = gateway.start_actors().await {
             gateway.stop(Duration::ZERO).await;
             return Err(error);
@@ -168,7 +171,7 @@ impl Gateway {
         if rows_grew {
             ledger.extend(rows);
         }
-        new.filters.name_listeners(&new.config);
+        new.take_over(&self.parts);
         let started = start_files(&new, Some(&self.parts), &ledger);
         let mut files = Vec::new();
         let mut retired_files = Vec::new();
@@ -198,7 +201,8 @@ impl Gateway {
         self.parts = new;
         self.files = files;
         self.show();
-        retire(retired, retired_files);
+        self.retiring.retain(|retiring| !retiring.is_finished());
+        self.retiring.push(actix_rt::spawn(retire(retired, retired_files)));
         if trouble.is_empty() { Ok(reloaded) } else { Err(ReloadError(trouble)) }
     }
 
@@ -248,6 +252,10 @@ impl Gateway {
         self.parts.sockets.clear();
         self.view.ready.store(false, Ordering::SeqCst);
         drain("listeners", self.workers.iter().flat_map(Worker::listeners), until).await;
+        for retiring in self.retiring {
+            // What does not end in time is stopped with its worker, which counts what it has.
+            let _ = tokio::time::timeout(until.saturating_duration_since(Instant::now()), retiring).await;
+        }
         drain("chains", self.workers.iter().map(Worker::chains), until).await;
         drain("collectors", self.workers.iter().flat_map(Worker::collectors), until).await;
         drain("file collectors", self.files.iter().map(|file| file.drain.clone()), until).await;
@@ -265,20 +273,17 @@ impl Gateway {
     }
 }
 
-/// Lets actors that are no longer wanted finish what they have, in the background.
-fn retire(actors: Vec<(String, Recipient<Drain>)>, files: Vec<FileHandle>) {
-    actix_rt::spawn(async move {
-        for (name, actor) in actors {
-            tracing::debug!(name, "retires");
-            // One that is gone has ended.
-            let _ = actor.send(Drain).await;
-        }
-        for file in files {
-            // Its mailbox is handled in order, so all that it was given is written by then.
-            let _ = file.drain.send(Drain).await;
-            file.arbiter.stop();
-        }
-    });
+/// Lets actors that are no longer wanted finish what they have. One that takes long keeps no other one waiting.
+async fn retire(actors: Vec<(String, Recipient<Drain>)>, files: Vec<FileHandle>) {
+    let waits: Vec<_> = actors.iter().map(|(_, actor)| actor.send(Drain)).collect();
+    for file in files {
+        // Its mailbox is handled in order, so all that it was given is written by then. One that is gone has ended.
+        let _ = file.drain.send(Drain).await;
+        file.arbiter.stop();
+    }
+    for wait in waits {
+        let _ = wait.await;
+    }
 }
 
 /// Asks actors to end well and waits for all of them, but not longer than `until`.

@@ -2,7 +2,6 @@
 //! parts that run, so that a reload that fails has changed nothing.
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,7 +36,7 @@ pub(super) struct Parts {
     /// The filters in chains. A seat keeps its place as long as the gateway runs.
     pub(super) seats: Vec<Seated>,
     /// The sockets of the listeners, one for each worker.
-    pub(super) sockets: BTreeMap<ListenerId, Bound>,
+    pub(super) sockets: BTreeMap<ListenerId, Arc<Bound>>,
 }
 
 /// A filter in a tenant's chain.
@@ -94,7 +93,7 @@ impl Parts {
         let mut sockets = BTreeMap::new();
         for (id, listener) in config.live_listeners() {
             let same = old.and_then(|old| old.same_sockets(id, listener));
-            match same.map_or_else(|| bind(listener, workers), Ok) {
+            match same.map_or_else(|| bind(listener, workers).map(Arc::new), |same| Ok(Arc::clone(same))) {
                 Ok(bound) => {
                     sockets.insert(id, bound);
                 }
@@ -111,27 +110,38 @@ impl Parts {
 
     /// Whether this listener runs as it is.
     pub(super) fn is_same_listener(&self, id: ListenerId, listener: &Listener) -> bool {
-        !self.config.gone.listeners.contains(&id) && self.config.listeners.get(id.0) == Some(listener)
+        self.config.live_listener(id) == Some(listener)
     }
 
     /// Whether this collector runs as it is.
     pub(super) fn is_same_collector(&self, id: CollectorId, new: &Self) -> bool {
-        let was_there = !self.config.gone.collectors.contains(&id) && !new.config.gone.collectors.contains(&id);
-        let same_agent_id = self.config.proto_hep.hep_capture_id == new.config.proto_hep.hep_capture_id;
-        let settings = |parts: &Self| parts.config.collectors.get(id.0).cloned();
-        let key = |parts: &Self| parts.keys.get(id.0).cloned().flatten();
-        was_there
-            && same_agent_id
-            && settings(self).is_some()
-            && settings(self) == settings(new)
-            && key(self) == key(new)
+        let collector = self.config.live_collector(id);
+        collector.is_some()
+            && collector == new.config.live_collector(id)
+            && self.keys.get(id.0) == new.keys.get(id.0)
+            && self.config.proto_hep.hep_capture_id == new.config.proto_hep.hep_capture_id
     }
 
     /// The sockets of a listener whose address did not change: what waits in them is not lost.
-    fn same_sockets(&self, id: ListenerId, listener: &Listener) -> Option<Bound> {
-        let old = self.config.listeners.get(id.0).filter(|_| !self.config.gone.listeners.contains(&id))?;
-        let same = old.listen == listener.listen && old.receive_buffer_octets == listener.receive_buffer_octets;
-        cloned(self.sockets.get(&id).filter(|_| same)?).ok()
+    fn same_sockets(&self, id: ListenerId, listener: &Listener) -> Option<&Arc<Bound>> {
+        self.config.live_listener(id).filter(|old| old.listen == listener.listen)?;
+        self.sockets.get(&id)
+    }
+
+    /// Puts in force what other parts share with these: they were made without a change of anything that runs.
+    pub(super) fn take_over(&self, old: &Self) {
+        for seat in self.seats.iter().filter(|seat| self.is_seated(seat)) {
+            if let Some(filter) = self.settings_of(seat) {
+                seat.belongings.set_limits(&filter.limits);
+            }
+        }
+        for (id, listener) in self.config.live_listeners() {
+            let had = old.config.live_listener(id).map(|old| old.receive_buffer_octets);
+            if let Some(bound) = self.sockets.get(&id).filter(|_| had != Some(listener.receive_buffer_octets)) {
+                bound.set_receive_buffer(listener);
+            }
+        }
+        self.filters.name_listeners(&self.config);
     }
 
     /// The seat of a filter in a tenant's chain.
@@ -142,26 +152,23 @@ impl Parts {
 
     /// Whether a chain can go on as it is: the same filters, on the same terms, with the same ways to send.
     pub(super) fn is_same_chain(&self, tenant: TenantId, new: &Self) -> bool {
-        let settings = |parts: &Self| Some(parts.config.tenants.get(tenant.0)?.clone());
-        let (Some(old), Some(now)) = (settings(self), settings(new)) else { return false };
-        let is_gone = |parts: &Self| parts.config.gone.tenants.contains(&tenant);
-        if (is_gone(self), &old.filters, old.on_error, old.lane) != (is_gone(new), &now.filters, now.on_error, now.lane)
-        {
+        let (Some(old), Some(now)) = (self.config.live_tenant(tenant), new.config.live_tenant(tenant)) else {
             return false;
-        }
-        now.filters.iter().all(|id| {
-            let filter = |parts: &Self| parts.filters.get(tenant, *id).cloned();
-            let standing = |parts: &Self| Some(Arc::clone(&parts.seat(tenant, *id)?.1.standing));
-            let terms = |parts: &Self| {
-                let filter = parts.config.filters.get(id.0)?;
-                Some((filter.on_error, filter.collectors.clone()))
-            };
-            let same_arc = matches!((filter(self), filter(new)), (Some(a), Some(b)) if Arc::ptr_eq(&a, &b));
-            let same_standing = matches!((standing(self), standing(new)), (Some(a), Some(b)) if Arc::ptr_eq(&a, &b));
-            let grants = terms(new).map(|(_, grants)| grants).unwrap_or_default();
-            let same_ways = grants.iter().all(|id| self.is_same_collector(*id, new));
-            same_arc && same_standing && terms(self) == terms(new) && same_ways
-        })
+        };
+        (&old.filters, old.on_error, old.lane) == (&now.filters, now.on_error, now.lane)
+            && now.filters.iter().all(|id| self.is_same_seat(tenant, *id, new))
+    }
+
+    fn is_same_seat(&self, tenant: TenantId, id: FilterId, new: &Self) -> bool {
+        let of = |parts: &Self| {
+            let filter = parts.filters.get(tenant, id).map(Arc::as_ptr);
+            let standing = parts.seat(tenant, id).map(|(_, seat)| Arc::as_ptr(&seat.standing));
+            (filter, standing)
+        };
+        let (Some(old), Some(now)) = (self.config.live_filter(id), new.config.live_filter(id)) else { return false };
+        of(self) == of(new)
+            && (old.on_error, &old.collectors) == (now.on_error, &now.collectors)
+            && now.collectors.iter().all(|id| self.is_same_collector(*id, new))
     }
 
     /// The rows that the ledger needs.
@@ -183,17 +190,15 @@ impl Parts {
 
     /// Whether a seat is still in a chain.
     pub(super) fn is_seated(&self, seat: &Seated) -> bool {
-        let tenant =
-            self.config.tenants.get(seat.tenant.0).filter(|_| !self.config.gone.tenants.contains(&seat.tenant));
-        tenant.is_some_and(|tenant| tenant.filters.contains(&seat.filter))
+        self.config.live_tenant(seat.tenant).is_some_and(|tenant| tenant.filters.contains(&seat.filter))
     }
 }
 
 /// The authentication keys with which packets leave, by collector.
 pub(super) fn outgoing_keys(config: &Config) -> Result<Vec<Option<Bytes>>, GatewayError> {
     let read = |(place, collector): (usize, &Collector)| {
-        let is_gone = config.gone.collectors.contains(&CollectorId(place));
-        let key = collector.authentication_key.as_ref().filter(|_| !is_gone).map(ConfigValue::read).transpose();
+        let live = config.live_collector(CollectorId(place));
+        let key = live.and_then(|live| live.authentication_key.as_ref()).map(ConfigValue::read).transpose();
         let error = |reason| GatewayError::CollectorKey { collector: collector.name.clone(), reason };
         Ok(key.map_err(error)?.map(Bytes::from))
     };
@@ -257,20 +262,7 @@ fn seats(config: &Config, filters: &LoadedFilters, old: Option<&Parts>) -> Vec<S
             if !same || *seat.standing.policy() != filter.quarantine {
                 seat.standing = Standing::new(filter.quarantine);
             }
-            seat.belongings.set_limits(&filter.limits);
         }
     }
     seats
-}
-
-/// Other handles of the same sockets.
-pub(super) fn cloned(bound: &Bound) -> std::io::Result<Bound> {
-    Ok(match bound {
-        Bound::Udp(sockets, address) => {
-            Bound::Udp(sockets.iter().map(StdUdpSocket::try_clone).collect::<Result<_, _>>()?, *address)
-        }
-        Bound::Tcp(sockets, address) => {
-            Bound::Tcp(sockets.iter().map(StdTcpListener::try_clone).collect::<Result<_, _>>()?, *address)
-        }
-    })
 }

@@ -28,14 +28,12 @@ impl Reloaded {
             }
         }
         for (id, filter) in new.config.live_filters() {
-            let was_there = !old.config.gone.filters.contains(&id);
-            if !was_there || old.config.filters.get(id.0) != Some(filter) || !old.filters.is_same(&new.filters, id) {
+            if old.config.live_filter(id) != Some(filter) || !old.filters.is_same(&new.filters, id) {
                 reloaded.changed.push(format!("filter {}", filter.name));
             }
         }
         for (id, tenant) in new.config.live_tenants() {
-            let was_there = !old.config.gone.tenants.contains(&id);
-            if !was_there || old.config.tenants.get(id.0) != Some(tenant) {
+            if old.config.live_tenant(id) != Some(tenant) {
                 reloaded.changed.push(format!("tenant {}", tenant.name));
             }
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use crate::config::{CollectorId, ListenerId, TenantId};
-use crate::ledger::{CollectorCount, ListenerCount, TenantCount, Totals, ids};
+use crate::ledger::{CollectorCount, ListenerCount, TenantCount, Totals, at_least_nothing, ids};
 
 /// What happened between two states of the counters.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -53,11 +53,6 @@ impl Summary {
         summary.in_flight = at_least_nothing(summary.in_flight);
         summary
     }
-}
-
-/// One thread may have taken what another is about to add.
-fn at_least_nothing(gauge: u64) -> u64 {
-    if gauge > u64::MAX / 2 { 0 } else { gauge }
 }
 
 impl fmt::Display for Summary {

@@ -14,7 +14,7 @@ use super::parts::Parts;
 use super::{FileHandle, GatewayError, stop_arbiter};
 use crate::collector::{Counter, Encoding, STREAM_VERSION, TcpCollector, UdpCollector};
 use crate::config::{
-    CollectorId, Config, Destination, LaneChoice, ListenerId, OnError, StreamLimits, TenantId, Transport,
+    CollectorId, Config, Destination, FilterId, LaneChoice, ListenerId, StreamLimits, TenantId, Transport,
 };
 use crate::filter::{Grant, Surroundings};
 use crate::ledger::{Ledger, Page};
@@ -116,40 +116,40 @@ impl Worker {
 
     fn home(&self, tenant: TenantId, change: &WorkerChange<'_>) -> HomeChange {
         let new = change.new;
-        let settings = new.config.tenants.get(tenant.0).filter(|_| !new.config.gone.tenants.contains(&tenant));
-        let quota = new.quotas.get(tenant.0).cloned().flatten();
-        let Some(settings) = settings else {
+        let Some(settings) = new.config.live_tenant(tenant) else {
             // It has no packets any more. What is under way still goes where it was to go.
             let last = new.config.tenants.get(tenant.0);
             let route = last.map(|last| last.route.clone()).unwrap_or_default();
             let lane = last.map_or(LaneChoice::Auto, |last| last.lane);
-            let was_there = change.old.is_some_and(|old| !old.config.gone.tenants.contains(&tenant));
-            let chain = was_there.then(|| Chain::new(Vec::new(), OnError::Pass));
-            return HomeChange { settings: HomeSettings { route, lane, ticks: Vec::new(), quota: None }, chain };
+            let was_there = change.old.is_some_and(|old| old.config.live_tenant(tenant).is_some());
+            let settings = HomeSettings { route, lane, ticks: Vec::new(), quota: None };
+            return HomeChange { settings, chain: was_there.then(Chain::empty) };
         };
-        let (mut seats, mut ticks) = (Vec::new(), Vec::new());
-        for id in &settings.filters {
-            let (Some((seat, seated)), Some(filter), Some(of_filter)) =
-                (new.seat(tenant, *id), new.filters.get(tenant, *id), new.config.filters.get(id.0))
-            else {
-                continue;
-            };
-            if let Some(every) = of_filter.tick.filter(|_| filter.has_tick()) {
-                ticks.push((seats.len(), every));
-            }
-            let grants = of_filter.collectors.iter().filter_map(|id| {
-                let name = new.config.collectors.get(id.0)?.name.clone();
-                Some(Grant { id: *id, name, backlog: Arc::clone(&self.outlets.get(id)?.backlog) })
-            });
-            let surroundings = Surroundings { grants: grants.collect(), belongings: seated.belongings.clone() };
-            let (standing, evidence) = (Arc::clone(&seated.standing), change.evidence.clone());
-            let filter = Arc::clone(filter);
-            seats.push(Seat::new(seat, &settings.name, filter, surroundings, of_filter.on_error, standing, evidence));
-        }
+        let ticks = settings.filters.iter().enumerate().filter_map(|(place, id)| {
+            let every = new.config.live_filter(*id)?.tick?;
+            new.filters.get(tenant, *id)?.has_tick().then_some((place, every))
+        });
         let is_same = change.old.is_some_and(|old| old.is_same_chain(tenant, new));
-        let chain = (!is_same).then(|| Chain::new(seats, settings.on_error));
-        let (route, lane) = (settings.route.clone(), settings.lane);
+        let seats =
+            || settings.filters.iter().filter_map(|id| self.seat(tenant, &settings.name, *id, change)).collect();
+        let chain = (!is_same).then(|| Chain::new(seats(), settings.on_error));
+        let (route, lane, ticks) = (settings.route.clone(), settings.lane, ticks.collect());
+        let quota = new.quotas.get(tenant.0).cloned().flatten();
         HomeChange { settings: HomeSettings { route, lane, ticks, quota }, chain }
+    }
+
+    fn seat(&self, tenant: TenantId, name: &str, id: FilterId, change: &WorkerChange<'_>) -> Option<Seat> {
+        let new = change.new;
+        let (seat, seated) = new.seat(tenant, id)?;
+        let settings = new.config.live_filter(id)?;
+        let grants = settings.collectors.iter().filter_map(|id| {
+            let name = new.config.live_collector(*id)?.name.clone();
+            Some(Grant { id: *id, name, backlog: Arc::clone(&self.outlets.get(id)?.backlog) })
+        });
+        let surroundings = Surroundings { grants: grants.collect(), belongings: seated.belongings.clone() };
+        let (standing, evidence) = (Arc::clone(&seated.standing), change.evidence.clone());
+        let filter = Arc::clone(new.filters.get(tenant, id)?);
+        Some(Seat::new(seat, name, filter, surroundings, settings.on_error, standing, evidence))
     }
 
     pub(super) fn listeners(&self) -> impl Iterator<Item = Recipient<Drain>> {
@@ -216,7 +216,7 @@ impl WorkerChange<'_> {
 
     /// Whether a listener goes on as it is.
     fn is_listener_kept(&self, id: ListenerId) -> bool {
-        let listener = self.new.config.listeners.get(id.0).filter(|_| !self.new.config.gone.listeners.contains(&id));
+        let listener = self.new.config.live_listener(id);
         listener.is_some_and(|listener| self.old.is_some_and(|old| old.is_same_listener(id, listener)))
     }
 
@@ -256,7 +256,7 @@ impl WorkerChange<'_> {
             else {
                 continue;
             };
-            let socket = match bound {
+            let socket = match bound.as_ref() {
                 Bound::Udp(sockets, _) => {
                     sockets.get(worker).map(StdUdpSocket::try_clone).transpose()?.map(Socket::Udp)
                 }

@@ -584,6 +584,12 @@ impl Totals {
     }
 }
 
+/// A gauge that several threads write may be below nothing for a moment: one has taken what another is about to add.
+#[must_use]
+pub const fn at_least_nothing(gauge: u64) -> u64 {
+    if gauge > u64::MAX / 2 { 0 } else { gauge }
+}
+
 /// Each name with the id of its row.
 pub fn ids<T, I>(names: &[T], id: impl Fn(usize) -> I) -> impl Iterator<Item = (I, &T)> {
     names.iter().enumerate().map(move |(index, name)| (id(index), name))

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener, UdpSocket as StdUdpSocket};
 
 use nix::sys::socket::{setsockopt, sockopt};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::{ListenAddr, Listener, Transport};
 
@@ -26,6 +26,15 @@ impl Bound {
     pub const fn address(&self) -> SocketAddr {
         match self {
             Self::Udp(_, address) | Self::Tcp(_, address) => *address,
+        }
+    }
+
+    /// Makes the receive buffers of sockets for datagrams as large as this listener wants them.
+    pub fn set_receive_buffer(&self, listener: &Listener) {
+        if let Self::Udp(sockets, _) = self {
+            for socket in sockets {
+                set_receive_buffer(&SockRef::from(socket), listener.receive_buffer_octets, &listener.name);
+            }
         }
     }
 }
@@ -180,6 +189,18 @@ mod tests {
             };
             assert_eq!(ports, [bound.address().port(); 3]);
         }
+    }
+
+    #[test]
+    fn a_receive_buffer_changes_on_sockets_that_are_there() {
+        let mut listener = listener("hep_udp:127.0.0.1:0");
+        let bound = bind(&listener, 2).unwrap();
+        listener.receive_buffer_octets = 131_072;
+        bound.set_receive_buffer(&listener);
+        let Bound::Udp(sockets, _) = bound else { panic!("not UDP") };
+        let octets = sockets.iter().map(|socket| SockRef::from(socket).recv_buffer_size().unwrap());
+        // The kernel says the double.
+        assert_eq!(octets.collect::<Vec<_>>(), [262_144; 2]);
     }
 
     #[test]

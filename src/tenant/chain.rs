@@ -145,7 +145,8 @@ impl Chain {
     }
 
     /// No filter at all.
-    pub(super) fn empty() -> Self {
+    #[must_use]
+    pub fn empty() -> Self {
         Self::new(Vec::new(), OnError::Pass)
     }
 

@@ -91,11 +91,16 @@ impl Evidence {
         &self.folder
     }
 
-    /// The names of the cases of a filter of a tenant, the oldest first.
+    /// The names of the cases by tenant and filter, the oldest first.
     #[must_use]
-    pub fn cases(&self, tenant: &str, filter: &str) -> Vec<String> {
-        let names = names_in(&self.folder).unwrap_or_default();
-        names.into_iter().filter(|name| owner(name) == Some((tenant, filter))).collect()
+    pub fn cases(&self) -> BTreeMap<(String, String), Vec<String>> {
+        let mut cases: BTreeMap<_, Vec<String>> = BTreeMap::new();
+        for name in names_in(&self.folder).unwrap_or_default() {
+            if let Some((tenant, filter)) = owner(&name) {
+                cases.entry((tenant.to_owned(), filter.to_owned())).or_default().push(name);
+            }
+        }
+        cases
     }
 
     /// A case and the file with its packets.
@@ -306,7 +311,7 @@ mod tests {
         }
         drop(evidence);
         let evidence = Evidence::start(path.clone(), limits).unwrap();
-        let names = evidence.cases("t", "f");
+        let names = evidence.cases().remove(&("t".to_owned(), "f".to_owned())).unwrap();
         assert_eq!(names, ["20261123T071718Z-000002+t+f", "20261123T071718Z-000003+t+f"]);
         let (kept, pcapng) = evidence.case(&names[0]).unwrap();
         assert_eq!(kept, case("t"));

@@ -1,39 +1,46 @@
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::guest::{self, Guest};
-use crate::support::peers::{UdpSink, udp_agent};
+use crate::support::peers::{TcpSink, UdpSink, udp_agent};
 use crate::support::settings::{BOTH_LISTENERS, BY_FIRST_OCTET, ROUTE, collector, filter, packet};
+use crate::support::{PATIENCE, eventually};
 
-/// A filter that counts its calls in what it remembers, and answers with its version: pass or skip.
+/// A filter that counts its packets in what it remembers.
 const COUNTING: &str = r#"
     (import "hep:filter/state@0.1.0" "add" (func $add (param i32 i32 i64 i32 i64 i32)))
     (import "hep:filter/packets@0.1.0" "[method]batch.len" (func $len (param i32) (result i32)))
     (import "hep:filter/log@0.1.0" "log" (func $log (param i32 i32 i32)))"#;
 
-/// `version` 0 passes, 1 skips; it says goodbye with its version.
-fn counting(version: u32) -> (String, String) {
+/// Answers with a verdict, for which the answer of `add` is at 512 (0: it added) and the sum at 520; says goodbye with
+/// its version.
+fn counting(version: u32, verdict: &str) -> (String, String) {
     let definitions = format!("(data (i32.const 256) \"calls\") (data (i32.const 272) \"goodbye {version}\")");
     let on_batch = format!(
         "(local.set $j (call $len (local.get $batch)))
          (call $add (i32.const 256) (i32.const 5) (i64.extend_i32_u (local.get $j)) (i32.const 0) (i64.const 0) (i32.const 512))
-         (memory.fill (i32.const 2048) (i32.const {version}) (local.get $j))
+         (memory.fill (i32.const 2048) {verdict} (local.get $j))
          (i32.store (global.get $verdicts) (i32.const 2048))
          (i32.store offset=4 (global.get $verdicts) (local.get $j))"
     );
     (definitions, on_batch)
 }
 
+const PASS: &str = "(i32.const 0)";
+/// Skip, but drop if the sum is not what all calls, those of the version before too, come to.
+const SKIP_THE_THIRD: &str = "(select (i32.const 1) (i32.const 2) (i64.eq (i64.load (i32.const 520)) (i64.const 3)))";
+/// Pass if it was added, skip if there was no room.
+const PASS_IF_ADDED: &str = "(i32.load8_u (i32.const 512))";
+
 const GOODBYE: &str = "(call $log (i32.const 1) (i32.const 272) (i32.const 9))";
 
-fn write_version(gateway: &std::path::Path, version: u32) {
-    let (definitions, on_batch) = counting(version);
+fn write_version(gateway: &std::path::Path, version: u32, verdict: &str) {
+    let (definitions, on_batch) = counting(version, verdict);
     let guest = Guest {
         imports: COUNTING,
         definitions: &definitions,
@@ -48,7 +55,7 @@ fn write_version(gateway: &std::path::Path, version: u32) {
 fn a_new_version_of_a_filter_takes_over_and_remembers_what_the_old_one_did() {
     let out = UdpSink::new();
     let folder = tempfile::tempdir().unwrap();
-    write_version(folder.path(), 0);
+    write_version(folder.path(), 0, PASS);
     let config = [
         BOTH_LISTENERS,
         &collector("out", &out.to()),
@@ -65,7 +72,7 @@ fn a_new_version_of_a_filter_takes_over_and_remembers_what_the_old_one_did() {
     agent.send(&packet(b"two")).unwrap();
     assert_eq!(out.next(), packet(b"two"));
     gateway.await_metric("hepgate_filter_started_instances_total", &[], 1);
-    write_version(gateway.folder.path(), 1);
+    write_version(gateway.folder.path(), 1, SKIP_THE_THIRD);
     assert_eq!(gateway.reload(&config), (200, "new or changed: filter f\n".to_owned()));
     eventually("the old one said goodbye", || gateway.lines_saying("goodbye 0").len() == 1);
     agent.send(&packet(b"three")).unwrap();
@@ -118,6 +125,102 @@ fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_told() {
 }
 
 #[test]
+fn a_reload_that_is_refused_leaves_the_limits_of_what_runs() {
+    let out = UdpSink::new();
+    let folder = tempfile::tempdir().unwrap();
+    write_version(folder.path(), 0, PASS_IF_ADDED);
+    let config = |keys_max: usize| {
+        [
+            BOTH_LISTENERS,
+            &collector("out", &out.to()),
+            &filter("f", &format!("limits = {{ fast_deadline = \"1s\", state_keys_max = {keys_max} }}")),
+            "[[tenant]]\nname = \"t\"\nfilters = [\"f\"]\nroute = [\"out\"]\n",
+        ]
+        .concat()
+    };
+    let gateway = Gateway::start_in(folder, &config(0));
+    let (status, text) = gateway.reload(&format!("[sandbox]\nslow_threads = 2\n{}", config(1)));
+    assert_eq!((status, text.as_str()), (422, "[sandbox] cannot change while the gateway runs: restart it\n"));
+    let agent = udp_agent(gateway.listener("udp"));
+    agent.send(&packet(b"one")).unwrap();
+    gateway.await_metric("hepgate_tenant_skipped_packets_total", &[], 1);
+    // Not refused, it has room.
+    assert_eq!(gateway.reload(&config(1)), (200, "new or changed: filter f\n".to_owned()));
+    agent.send(&packet(b"two")).unwrap();
+    assert_eq!(out.next(), packet(b"two"));
+    gateway.stop();
+}
+
+#[test]
+fn a_listener_whose_settings_change_stays_at_its_address() {
+    let out = UdpSink::new();
+    let config = |udp: &str, tcp: &str| {
+        let listeners = format!(
+            "[[listener]]\nname = \"udp\"\nlisten = \"hep_udp:127.0.0.1:0\"\n{udp}\n\
+             [[listener]]\nname = \"tcp\"\nlisten = \"hep_tcp:127.0.0.1:0\"\n{tcp}\n"
+        );
+        [&listeners, &collector("out", &out.to()), ROUTE].concat()
+    };
+    let gateway = Gateway::start(&config("", ""));
+    let agent = udp_agent(gateway.listener("udp"));
+    agent.send(&packet(b"one")).unwrap();
+    assert_eq!(out.next(), packet(b"one"));
+    let changed = config("receive_buffer_octets = 1_073_741_824", "idle = \"100ms\"");
+    assert_eq!(gateway.reload(&changed), (200, "new or changed: listener udp, listener tcp\n".to_owned()));
+    // So much no system gives: the log says what it came to.
+    let wants = |line: &&serde_json::Value| line["wanted"] == 1_073_741_824;
+    assert_eq!(gateway.lines_with("the receive buffer is smaller than configured").iter().filter(wants).count(), 1);
+    agent.send(&packet(b"two")).unwrap();
+    assert_eq!(out.next(), packet(b"two"));
+    let mut stream = TcpStream::connect(gateway.listener("tcp")).unwrap();
+    stream.write_all(&packet(b"three")).unwrap();
+    assert_eq!(out.next(), packet(b"three"));
+    // The new setting is in force: it is closed for being idle.
+    assert!(is_closed(&mut stream));
+    gateway.stop();
+}
+
+/// Whether the other end closes it.
+fn is_closed(stream: &mut TcpStream) -> bool {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // What was on its way when it was closed makes it a reset.
+    match stream.read(&mut [0]) {
+        Ok(octets) => octets == 0,
+        Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+#[test]
+fn what_retires_does_not_wait_for_another_that_has_half_a_packet() {
+    let (first, second) = (TcpSink::new(), UdpSink::new());
+    let config = |listener: &str, to: &str| {
+        let tcp = "[[listener]]\nname = \"tcp\"\nlisten = \"hep_tcp:127.0.0.1:0\"\n";
+        [tcp, listener, &collector("out", to), ROUTE].concat()
+    };
+    let extra = "[[listener]]\nname = \"extra\"\nlisten = \"hep_tcp:127.0.0.1:0\"\n";
+    let settings = "workers = 2\nsummary = \"0s\"";
+    let gateway = Gateway::start_with(tempfile::tempdir().unwrap(), settings, &config(extra, &first.to()));
+    // One to the collector from each worker, and enough to the listener for each worker to have some.
+    let mut to_collector = [first.accept(), first.accept()];
+    let whole = packet(b"whole");
+    let (begun, rest) = whole.split_at(10);
+    let mut halves: Vec<TcpStream> = (0..24).map(|_| TcpStream::connect(gateway.listener("extra")).unwrap()).collect();
+    for stream in &mut halves {
+        stream.write_all(begun).unwrap();
+    }
+    gateway.await_metric("hepgate_listener_open_connections", &[("listener", "extra")], 24);
+    assert_eq!(gateway.reload(&config("", &second.to())).0, 200);
+    assert!(to_collector.iter_mut().all(is_closed));
+    gateway.await_metric("hepgate_listener_open_connections", &[("listener", "extra")], 24);
+    for stream in &mut halves {
+        stream.write_all(rest).unwrap();
+    }
+    assert_eq!(second.take(24), vec![whole.clone(); 24]);
+    assert!(halves.iter_mut().all(is_closed));
+    gateway.stop();
+}
+
+#[test]
 fn sighup_reloads_too_and_what_is_gone_ends_in_order() {
     let (first, second) = (UdpSink::new(), UdpSink::new());
     let config = |name: &str, sink: &UdpSink, listener: &str| {
@@ -153,8 +256,7 @@ fn sighup_reloads_too_and_what_is_gone_ends_in_order() {
     stays.write_all(&packet(b"two")).unwrap();
     assert_eq!(second.next(), packet(b"two"));
     // The other connection was closed, between two packets.
-    goes.set_read_timeout(Some(crate::support::PATIENCE)).unwrap();
-    assert_eq!(std::io::Read::read(&mut goes, &mut [0]).unwrap_or(0), 0);
+    assert!(is_closed(&mut goes));
     assert!(TcpStream::connect(gateway.listener("extra")).is_err());
     gateway.await_metric("hepgate_listener_open_connections", &[("listener", "extra")], 0);
     gateway.stop();
