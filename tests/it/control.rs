@@ -95,6 +95,17 @@ fn a_filter_in_quarantine_is_listed_with_its_evidence_and_released() {
     let pcapng = json(&gateway, &["quarantine", "show", &case])["pcapng"].as_str().unwrap().to_owned();
     assert!(std::fs::read(pcapng).unwrap().windows(4).any(|octets| octets == b"trap"));
     assert_eq!(row(&text(&gateway, &["filters"]), "acme")[2], "quarantined");
+    // Nor does a packet that would do it no harm reach it: `on_error` decides.
+    gateway.await_quiet();
+    let (calls, received) = (
+        gateway.metrics().sum("hepgate_filter_calls_total"),
+        gateway.metrics().sum("hepgate_tenant_received_packets_total"),
+    );
+    agent.send(&packet(b"fine")).unwrap();
+    gateway.await_metric("hepgate_tenant_received_packets_total", &[], received + 1);
+    gateway.await_quiet();
+    assert_eq!(gateway.metrics().sum("hepgate_filter_calls_total"), calls);
+    assert!(out.is_empty());
     let released = text(&gateway, &["quarantine", "release", "acme", "f"]);
     assert_eq!(released, "filter f of tenant acme is in service again\n");
     assert_eq!(text(&gateway, &["quarantine", "release", "acme", "f"]), "filter f of tenant acme was in service\n");

@@ -178,6 +178,26 @@ fn one_packet_in_a_thousand_that_traps_costs_nothing_but_itself() {
 }
 
 #[test]
+fn a_filter_that_fails_again_and_again_is_started_more_and_more_seldom() {
+    let settings = "on_error = \"drop\"\n[filter.quarantine]\nstrikes_max = 0\n[filter.limits]\nfast_deadline = \"1s\"";
+    let (gateway, hostile, _) = start(BY_FIRST_OCTET, settings);
+    let agent = udp_agent(gateway.listener("udp"));
+    for _ in 0..200 {
+        agent.send(&packet(b"trap")).unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    gateway.await_metric("hepgate_tenant_received_packets_total", &[("tenant", "hostile")], 200);
+    gateway.await_quiet();
+    // At once, once more, and then after waits that double from 100 ms: of 200 packets it fails at a few.
+    let strikes = gateway.metrics().sum("hepgate_filter_strikes_total");
+    assert!((3..=10).contains(&strikes), "{strikes}");
+    assert!(gateway.metrics().sum("hepgate_filter_started_instances_total") <= 11);
+    gateway.await_metric("hepgate_tenant_dropped_packets_total", &[("reason", "filter-failed")], 200);
+    gateway.stop();
+    assert!(hostile.is_empty());
+}
+
+#[test]
 fn evidence_of_a_filter_is_bounded_and_the_oldest_goes() {
     let (hostile, folder) = (UdpSink::new(), tempfile::tempdir().unwrap());
     guest::write(folder.path(), "f", BY_FIRST_OCTET);

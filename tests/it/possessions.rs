@@ -377,3 +377,40 @@ fn a_filters_metrics_stand_on_the_page_of_the_gateway() {
     gateway.await_metric("hepgate_filter_peak_use", &[("limit", "metric_series_max")], 1);
     gateway.stop();
 }
+
+#[test]
+fn two_tenants_with_the_same_filter_remember_and_count_apart() {
+    let (one, two) = (UdpSink::new(), UdpSink::new());
+    let folder = tempfile::tempdir().unwrap();
+    let count = "(call $count (global.get $handle) (i32.const 288) (i32.const 1) (i64.const 1) (i32.const 512))";
+    // The first packet passes, and every later one is skipped.
+    let on_batch = format!(
+        "(call $get (i32.const 256) (i32.const 3) (i32.const 512)) (call $answer (i32.const 512)) {} {count}",
+        set(256, 7, None)
+    );
+    guest::write(folder.path(), "f", guest(DECLARE, &on_batch));
+    let config = [
+        BOTH_LISTENERS,
+        "[[listener]]\nname = \"other\"\nlisten = \"hep_udp:127.0.0.1:0\"\n",
+        &collector("one", &one.to()),
+        &collector("two", &two.to()),
+        &filter("f", "limits = { fast_deadline = \"1s\" }"),
+        "[[tenant]]\nname = \"one\"\nfilters = [\"f\"]\nroute = [\"one\"]\n",
+        "[[tenant.match]]\nlistener = \"udp\"\n",
+        "[[tenant]]\nname = \"two\"\nfilters = [\"f\"]\nroute = [\"two\"]\n",
+    ];
+    let gateway = Gateway::start_in(folder, &config.concat());
+    let skipped = |tenant: &str, packets: u64| {
+        gateway.await_metric("hepgate_tenant_skipped_packets_total", &[("tenant", tenant)], packets);
+    };
+    for (listener, sink, tenant, other) in [("udp", &one, "one", "two"), ("other", &two, "two", "one")] {
+        let agent = udp_agent(gateway.listener(listener));
+        agent.send(&packet(b"first")).unwrap();
+        assert_eq!(sink.next(), packet(b"first"), "{tenant}");
+        agent.send(&packet(b"later")).unwrap();
+        skipped(tenant, 1);
+        gateway.await_metric("hepgate_guest_calls_total", &[("tenant", tenant)], 2);
+        skipped(other, u64::from(tenant == "two"));
+    }
+    gateway.stop();
+}
