@@ -235,7 +235,7 @@ impl ChunkLine {
     }
 }
 
-fn hex(octets: &[u8]) -> String {
+pub(super) fn hex(octets: &[u8]) -> String {
     let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
     octets.iter().flat_map(|octet| [digit(octet >> 4), digit(octet & 0x0f)]).collect()
 }
@@ -270,6 +270,11 @@ fn text_line(packet: &Packet, seen_micros: Option<u64>, colour: bool, widths: &m
     line.push_str(&paint.text(&payload_text(packet), packet.payload()));
     line.truncate(line.trim_end().len());
     line
+}
+
+/// The same without colours and columns.
+pub(super) fn one_line(packet: &Packet) -> String {
+    text_line(packet, None, false, &mut Widths::default())
 }
 
 fn time_text(head: &Head, seen_micros: Option<u64>) -> String {
@@ -359,7 +364,7 @@ fn fitted(text: String, width: &mut usize) -> String {
 
 /// The text with every character made visible that would move the cursor, change colours or turn the reading
 /// direction; and not too long.
-fn visible(text: &str) -> String {
+pub(super) fn visible(text: &str) -> String {
     let mut shown = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == TEXT_CHARS_MAX {

@@ -64,6 +64,8 @@ pub struct Instance {
     /// What it sees; `None`: all.
     wanted: Option<Arc<Wanted>>,
     memory_octets_at_start: usize,
+    /// What the last call could execute, if instructions are counted.
+    fuel: u64,
 }
 
 impl std::fmt::Debug for Instance {
@@ -93,7 +95,7 @@ impl Instance {
         store.epoch_deadline_callback(|store| Ok(go_on_or_end(store.data())));
         store.data_mut().call.begin(now, false);
         set_deadline(&mut store, budget)?;
-        set_fuel(&mut store, filter, 1)?;
+        let fuel = set_fuel(&mut store, filter, 1)?;
         let started = guarded(budget, || {
             let instance = filter.prepared().instance_pre().instantiate(&mut store)?;
             let exports = bindings::Filter::new(&mut store, &instance)?;
@@ -111,7 +113,7 @@ impl Instance {
         state.commit();
         let wanted = filter.set_wanted(state.subscribing.take().unwrap_or_default());
         let wanted = Some(wanted).filter(|wanted| !wanted.is_all());
-        Ok(Self { store, filter: Arc::clone(filter), exports, tick, stop, wanted, memory_octets_at_start })
+        Ok(Self { store, filter: Arc::clone(filter), exports, tick, stop, wanted, memory_octets_at_start, fuel })
     }
 
     /// What it sees; `None`: all packets.
@@ -134,7 +136,7 @@ impl Instance {
     ) -> Result<Outcome, Fault> {
         let number = self.store.data_mut().call.begin(now.into(), true);
         set_deadline(&mut self.store, budget)?;
-        set_fuel(&mut self.store, &self.filter, part.len())?;
+        self.fuel = set_fuel(&mut self.store, &self.filter, part.len())?;
         let call = &mut self.store.data_mut().call;
         (call.work, call.part) = (std::mem::take(work), part.clone());
         let result = guarded(budget, || {
@@ -177,7 +179,7 @@ impl Instance {
         let Some(function) = function else { return Ok(Outcome::default()) };
         self.store.data_mut().call.begin(now, true);
         set_deadline(&mut self.store, budget)?;
-        set_fuel(&mut self.store, &self.filter, 1)?;
+        self.fuel = set_fuel(&mut self.store, &self.filter, 1)?;
         guarded(budget, || function.call(&mut self.store, ()))
             .map_err(|fault| with_refused_growth(fault, &mut self.store))?;
         let state = self.store.data_mut();
@@ -197,6 +199,12 @@ impl Instance {
         for (limit, used) in state.used() {
             peaks.raise(limit, used);
         }
+    }
+
+    /// Instructions that the last call executed, as the engine counts them; 0 if they are not counted.
+    #[must_use]
+    pub fn fuel_used(&self) -> u64 {
+        self.store.get_fuel().map_or(0, |left| self.fuel.saturating_sub(left))
     }
 
     /// Octets of all its memories when `init` had ended.
@@ -224,16 +232,17 @@ fn set_deadline(store: &mut Store<State>, budget: Budget) -> Result<(), Fault> {
     Err(Fault::new(FaultKind::TickerLate, "the thread that ends overlong calls is late, so no guest may run"))
 }
 
-/// Sets how many instructions what comes next may execute, if they are counted.
-fn set_fuel(store: &mut Store<State>, filter: &Filter, packets: usize) -> Result<(), Fault> {
+/// Sets how many instructions what comes next may execute, if they are counted, and gives their number.
+fn set_fuel(store: &mut Store<State>, filter: &Filter, packets: usize) -> Result<u64, Fault> {
     if !filter.host().counts_fuel() {
-        return Ok(());
+        return Ok(0);
     }
     let fuel = match filter.limits().fuel_per_packet_max {
         0 => u64::MAX,
         each => each.saturating_mul(u64::try_from(packets).unwrap_or(u64::MAX)),
     };
-    store.set_fuel(fuel).map_err(|error| Fault::new(FaultKind::HostPanic, format!("{error:#}")))
+    store.set_fuel(fuel).map_err(|error| Fault::new(FaultKind::HostPanic, format!("{error:#}")))?;
+    Ok(fuel)
 }
 
 /// The epoch has passed the deadline's ticks. They are of time on the wall: whether the call's own time is over as

@@ -70,6 +70,8 @@ mod tidy;
 mod tls;
 /// TLS to collectors: whom we trust, who we say that we are, and what becomes of packets.
 mod tls_out;
+/// Filters tried over captures, measured, compared, and made of core modules: no gateway is needed for it.
+mod trial;
 /// The verbs of `proto_hep` and of its trace API, as a filter has them.
 mod verbs;
 /// Packets of the specification and of real senders read as independent decoders read them.

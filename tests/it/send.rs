@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use hepgate::cli::capture::{Capture, Found, SipFinder};
 use hepgate::wire::{self, CapturedAt, ChunkId, Framer, Packet, PayloadType, Version};
 use socket2::{Domain, Socket, Type};
 
-use crate::capture::build::{ETHERNET, Frame, OPTIONS, ethernet, fragments, frames, hep3, tcp, udp};
+use crate::capture::build::{OPTIONS, built, ethernet, file, fragments, frames, hep3, tcp, udp};
 use crate::dump::{corpus, hepgate};
 
 /// How long a test waits for octets before it has failed.
@@ -111,17 +111,6 @@ fn check(packet: &Packet, message: &Found<Bytes>) {
     if head.version != Version::Hep1 {
         assert_eq!(head.captured_at, message.at.micros.map(CapturedAt::from_micros));
     }
-}
-
-fn built(packets: impl IntoIterator<Item = Vec<u8>>) -> (tempfile::TempDir, PathBuf) {
-    file(&frames(packets.into_iter().map(|packet| ethernet(&[], &packet))))
-}
-
-fn file(frames: &[Frame]) -> (tempfile::TempDir, PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("built.pcap");
-    fs::write(&path, ETHERNET.file(frames)).unwrap();
-    (folder, path)
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Captures built in memory: frames with etherparse, files by hand.
 
+use std::fs;
 use std::io::Cursor;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use etherparse::{
@@ -252,4 +254,17 @@ pub(crate) fn hep_in(file: Vec<u8>, ports: &[u16]) -> (Vec<Found<Packet>>, Vec<S
         }
     }
     (packets, faults)
+}
+
+/// A file with these IP packets, in a folder that goes when the test ends.
+pub(crate) fn built(packets: impl IntoIterator<Item = Vec<u8>>) -> (tempfile::TempDir, PathBuf) {
+    file(&frames(packets.into_iter().map(|packet| ethernet(&[], &packet))))
+}
+
+/// The same with these frames.
+pub(crate) fn file(frames: &[Frame]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("built.pcap");
+    fs::write(&path, ETHERNET.file(frames)).unwrap();
+    (folder, path)
 }

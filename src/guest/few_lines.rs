@@ -1,8 +1,6 @@
-//! Filters in a few lines of text: WebAssembly core modules, made into components of our interface. For `hepgate doctor`,
-//! the tests and the benches.
+//! Filters in a few lines of text, for `hepgate doctor`, the tests and the benches.
 
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
+use super::componentize::{GuestError, componentize_for};
 
 /// The parts of a guest that differ; the rest is the same for all.
 ///
@@ -56,7 +54,7 @@ const PRELUDE: &str = r#"
 /// [`GuestError`]: what is wrong with its text.
 pub fn component(guest: Guest<'_>) -> Result<Vec<u8>, GuestError> {
     let (module, world) = module(guest);
-    componentize(&module, &[], world)
+    componentize_for(module.as_bytes(), &[], world)
 }
 
 /// A guest that imports more than filters have: what `world` says, in the packages of `more`, beside our interface.
@@ -64,7 +62,7 @@ pub fn component(guest: Guest<'_>) -> Result<Vec<u8>, GuestError> {
 /// # Errors
 /// [`GuestError`]: what is wrong with its text, or with the packages.
 pub fn component_with(guest: Guest<'_>, more: &[&str], world: &str) -> Result<Vec<u8>, GuestError> {
-    componentize(&module(guest).0, more, world)
+    componentize_for(module(guest).0.as_bytes(), more, world)
 }
 
 /// The text of a guest's module, and its world.
@@ -104,69 +102,9 @@ fn module(guest: Guest<'_>) -> (String, &'static str) {
     (module, world)
 }
 
-/// Makes a component of a core module in text form, for a world of our interface, or of one of the packages `more`.
-fn componentize(module: &str, more: &[&str], world: &str) -> Result<Vec<u8>, GuestError> {
-    let mut module = wat::parse_str(module).map_err(wrong)?;
-    let mut resolve = Resolve::default();
-    let mut package = resolve.push_str("hepgate.wit", &interface()).map_err(wrong)?;
-    for text in more {
-        package = resolve.push_str("more.wit", text).map_err(wrong)?;
-    }
-    let world = resolve.select_world(&[package], Some(world)).map_err(wrong)?;
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).map_err(wrong)?;
-    ComponentEncoder::default().validate(true).module(&module).and_then(|encoder| encoder.encode()).map_err(wrong)
-}
-
-fn wrong(error: impl std::fmt::Display) -> GuestError {
-    GuestError(format!("{error:#}"))
-}
-
-/// Why there is no component.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct GuestError(String);
-
-/// The files of `wit/`.
-const INTERFACE: [&str; 14] = [
-    include_str!("../wit/callbacks.wit"),
-    include_str!("../wit/clock.wit"),
-    include_str!("../wit/config.wit"),
-    include_str!("../wit/last-call.wit"),
-    include_str!("../wit/log.wit"),
-    include_str!("../wit/metrics.wit"),
-    include_str!("../wit/packets.wit"),
-    include_str!("../wit/packing.wit"),
-    include_str!("../wit/sending.wit"),
-    include_str!("../wit/state.wit"),
-    include_str!("../wit/subscription.wit"),
-    include_str!("../wit/ticker.wit"),
-    include_str!("../wit/types.wit"),
-    include_str!("../wit/world.wit"),
-];
-
-const PACKAGE: &str = "package hep:filter@0.1.0;";
-
-/// The interface as one text.
-fn interface() -> String {
-    let parts = INTERFACE.iter().map(|text| text.replacen(PACKAGE, "", 1));
-    std::iter::once(PACKAGE.to_owned()).chain(parts).collect::<Vec<_>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_whole_interface_is_in_it() {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("wit");
-        let files =
-            std::fs::read_dir(folder).unwrap().map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap());
-        let (mut files, mut ours): (Vec<String>, Vec<String>) =
-            (files.collect(), INTERFACE.map(str::to_owned).to_vec());
-        files.sort();
-        ours.sort();
-        assert!(files == ours);
-    }
 
     #[test]
     fn what_is_wrong_with_a_text_is_told() {

@@ -1,4 +1,4 @@
-//! `hepgate filter`: looks at filters without a gateway.
+//! `hepgate filter inspect`: what a component is made of.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -6,18 +6,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use serde_json::{Value, json};
 
-use super::tell::{Grouped, count};
+use super::super::tell::{Grouped, count};
+use super::{FilterError, wide};
 use crate::filter::{Anatomy, ImportClass, sha256_hex};
-
-/// What to look at.
-#[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "the texts are those of the commands")]
-pub enum FilterCommand {
-    Inspect(InspectArgs),
-}
 
 /// Show what a component is made of, before anything of it runs
 ///
@@ -36,29 +30,8 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// Why a component cannot be shown.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each names itself")]
-pub enum FilterError {
-    #[error("{}: {reason}", .path.display())]
-    Read { path: PathBuf, reason: io::Error },
-    #[error("{}: is no WebAssembly component: {reason}", .path.display())]
-    NoComponent { path: PathBuf, reason: String },
-    #[error("standard output: {0}")]
-    Output(#[from] io::Error),
-}
-
-/// Does what was asked for.
-///
-/// # Errors
-/// [`FilterError`].
-pub fn execute(command: &FilterCommand) -> Result<ExitCode, FilterError> {
-    match command {
-        FilterCommand::Inspect(args) => inspect(args),
-    }
-}
-
-fn inspect(args: &InspectArgs) -> Result<ExitCode, FilterError> {
+/// Runs `hepgate filter inspect`.
+pub(super) fn inspect(args: &InspectArgs) -> Result<ExitCode, FilterError> {
     let component = Inspected::read(&args.file)?;
     let text = match &args.diff {
         None if args.json => format!("{:#}\n", component.json()),
@@ -235,8 +208,4 @@ impl Inspected {
             self.news(old).iter().map(|(what, name)| json!({ "what": what, "name": name })).collect();
         json!({ "sha256": self.sha256, "was": old.sha256, "new": news, "objections": self.objections() })
     }
-}
-
-fn wide(n: usize) -> u64 {
-    u64::try_from(n).unwrap_or(u64::MAX)
 }

@@ -1,0 +1,88 @@
+//! `hepgate filter`: makes, builds, tries and looks at filters without a gateway.
+
+mod bench;
+mod changes;
+mod componentize;
+mod diff;
+mod inspect;
+mod record;
+mod trial;
+mod try_out;
+
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use bench::BenchArgs;
+pub use componentize::ComponentizeArgs;
+pub use diff::DiffArgs;
+pub use inspect::InspectArgs;
+pub use trial::{Setting, TrialArgs};
+pub use try_out::TestArgs;
+
+use super::capture::FileError;
+use crate::filter::{Fault, HostError, LoadError};
+use crate::guest::GuestError;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+#[expect(missing_docs, reason = "the texts are those of the commands")]
+pub enum FilterCommand {
+    Componentize(ComponentizeArgs),
+    Inspect(InspectArgs),
+    Test(TestArgs),
+    Diff(DiffArgs),
+    Bench(BenchArgs),
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each names itself")]
+pub enum FilterError {
+    #[error("{}: {reason}", .path.display())]
+    Read { path: PathBuf, reason: io::Error },
+    #[error("{}: cannot be written: {reason}", .path.display())]
+    Write { path: PathBuf, reason: io::Error },
+    #[error("{}: is no WebAssembly component: {reason}", .path.display())]
+    NoComponent { path: PathBuf, reason: String },
+    #[error("{}: cannot be made a component: {reason}", .path.display())]
+    NotMade { path: PathBuf, reason: GuestError },
+    #[error("{path} {reason}", path = .path.display())]
+    Capture { path: PathBuf, reason: FileError },
+    #[error("{}: holds neither HEP nor SIP", .path.display())]
+    Nothing { path: PathBuf },
+    #[error("what was given with --set, --limit, --collector or --tick is refused:\n{0}")]
+    Settings(String),
+    #[error(transparent)]
+    Host(#[from] HostError),
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("{}: it did not start: {fault}{hint}", .path.display())]
+    Start { path: PathBuf, fault: Fault, hint: String },
+    #[error("{}: a call failed: {fault}", .path.display())]
+    Call { path: PathBuf, fault: Fault },
+    #[error("{}: are no results of `hepgate filter test`: {reason} (--update writes them anew)", .path.display())]
+    Expectation { path: PathBuf, reason: serde_json::Error },
+    #[error("standard output: {0}")]
+    Output(#[from] io::Error),
+}
+
+/// Does what was asked for.
+///
+/// # Errors
+/// [`FilterError`].
+pub fn execute(command: &FilterCommand) -> Result<ExitCode, FilterError> {
+    match command {
+        FilterCommand::Componentize(args) => componentize::componentize(args),
+        FilterCommand::Inspect(args) => inspect::inspect(args),
+        FilterCommand::Test(args) => try_out::test(args),
+        FilterCommand::Diff(args) => diff::diff(args),
+        FilterCommand::Bench(args) => bench::bench(args),
+    }
+}
+
+fn wide(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
