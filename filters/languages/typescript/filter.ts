@@ -1,0 +1,105 @@
+import type { Callbacks } from "hep:filter/callbacks";
+import { all } from "hep:filter/config";
+import { log } from "hep:filter/log";
+import { Counter } from "hep:filter/metrics";
+import { payloadTypes } from "hep:filter/subscription";
+
+type Action = "drop" | "skip" | "mark";
+
+// What stands outside of functions runs once, when the component is built, and cannot call the gateway. Each worker of
+// the gateway then has an instance with variables of its own.
+let agents = "friendly-scanner, sipvicious, sipcli, pplsip";
+let action: Action = "drop";
+let prefixes: { text: string; octets: Uint8Array; seen: boolean }[] = [];
+let found: Counter;
+
+export const callbacks: Callbacks = {
+  // A text that is thrown here is shown to the operator; anything else that is thrown is a fault of the filter.
+  init() {
+    const config = new Map(all());
+    for (const key of config.keys()) {
+      if (key !== "agents" && key !== "action") {
+        throw `config key "${key}" is unknown; known here: agents, action`;
+      }
+    }
+    agents = config.get("agents") ?? agents;
+    const wanted = config.get("action") ?? action;
+    if (!isAction(wanted)) {
+      throw `config key "action": "${wanted}" is not drop, skip or mark`;
+    }
+    action = wanted;
+    prefixes = agents
+      .split(",")
+      .map((text) => text.trim())
+      .filter((text) => text !== "")
+      .map((text) => ({ text, octets: toOctets(text), seen: false }));
+
+    try {
+      payloadTypes([1]);
+    } catch {
+      throw "cannot subscribe";
+    }
+    try {
+      found = Counter.declare("found", "SIP of scanners", ["agent"]);
+    } catch {
+      throw "cannot declare a metric";
+    }
+  },
+
+  onBatch(batch) {
+    // One call for all packets: calls of the gateway are what costs.
+    return batch.scalars().map((packet, i) => {
+      const agent = batch.sipHeader(i, "User-Agent") ?? batch.sipHeader(i, "Server");
+      const prefix = agent && prefixes.find(({ octets }) => beginsWith(agent, octets));
+      if (prefix) {
+        try {
+          found.add([prefix.text], 1);
+        } catch {
+          // There are too many agents to count each: the packet matters more.
+        }
+        if (!prefix.seen) {
+          prefix.seen = true;
+          log("info", `found ${prefix.text}, agent id ${packet.agentId}`);
+        }
+        if (action !== "mark") {
+          return action;
+        }
+        try {
+          batch.setChunk(i, { vendor: 0, kind: 0x13 }, toOctets("scanner"));
+        } catch {
+          log("warn", "cannot mark a packet");
+        }
+      }
+
+      if (batch.correlationId(i) === null) {
+        const callId = batch.sipHeader(i, "Call-ID");
+        if (callId?.length) {
+          try {
+            batch.setCorrelationId(i, callId);
+          } catch {
+            log("warn", "cannot set a correlation id");
+          }
+        }
+      }
+      return "pass";
+    });
+  },
+};
+
+function isAction(text: string): text is Action {
+  return text === "drop" || text === "skip" || text === "mark";
+}
+
+// Headers are octets, which need not be UTF-8: compared as they are, none of them can break the filter.
+function beginsWith(octets: Uint8Array, prefix: Uint8Array): boolean {
+  return octets.length >= prefix.length && prefix.every((octet, i) => lower(octet) === lower(octets[i]));
+}
+
+function lower(octet: number): number {
+  return octet >= 0x41 && octet <= 0x5a ? octet + 0x20 : octet;
+}
+
+// In UTF-8, without TextEncoder, which there is none of here.
+function toOctets(text: string): Uint8Array {
+  return Uint8Array.from(unescape(encodeURIComponent(text)), (char) => char.charCodeAt(0));
+}
