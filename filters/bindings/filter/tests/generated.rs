@@ -11,6 +11,8 @@ use wit_bindgen_rust::{Opts, Ownership};
 
 /// What the ticker's crate adds to a filter. It is no world of `wit/`: the linker puts both together.
 const TICKER: &str = "package hepgate:parts;\nworld ticker { export hep:filter/ticker@0.1.0; }\n";
+/// The same for the last call.
+const LAST_CALL: &str = "package hepgate:parts;\nworld last-call { export hep:filter/last-call@0.1.0; }\n";
 
 fn interface() -> (Resolve, PackageId) {
     let mut resolve = Resolve::default();
@@ -49,4 +51,11 @@ fn the_tickers_bindings_are_what_the_interface_says() {
     let (mut resolve, _) = interface();
     let parts = resolve.push_str("parts.wit", TICKER).unwrap();
     check("ticker", &generated(resolve, parts, "ticker"));
+}
+
+#[test]
+fn the_last_calls_bindings_are_what_the_interface_says() {
+    let (mut resolve, _) = interface();
+    let parts = resolve.push_str("parts.wit", LAST_CALL).unwrap();
+    check("last-call", &generated(resolve, parts, "last-call"));
 }

@@ -25,7 +25,8 @@ pub trait Ticker {
     fn on_tick(&mut self);
 }
 
-/// Makes a filter's type tick. Once in a crate, at its root, after `hepgate_filter::filter!`.
+/// Makes a filter's type tick. Once in a crate, at its root, after `hepgate_filter::filter!` or
+/// `hepgate_kit::packet_filter!`.
 #[macro_export]
 macro_rules! ticker {
     ($filter:ty) => {
@@ -39,7 +40,7 @@ macro_rules! ticker {
             impl $crate::generated::exports::hep::filter::ticker::Guest for Exported {
                 fn on_tick() {
                     // Without a filter, init has failed, and nobody calls.
-                    let _ = super::__hepgate::with(<$filter as $crate::Ticker>::on_tick);
+                    let _ = super::__hepgate::with(|filter| <$filter as $crate::Ticker>::on_tick(filter));
                 }
             }
 
