@@ -1,4 +1,5 @@
-// scanners: finds SIP of scanners by User-Agent, and gives packets without a correlation id one, their Call-ID.
+// scanners: finds SIP that tools for scanning send, by its User-Agent, and gives packets without a correlation id their
+// Call-ID as one.
 //
 // This file is the whole filter. What the host can do for it stands in bindings/, a package for each interface.
 
