@@ -135,7 +135,7 @@ bool exports_hep_filter_callbacks_init(filter_string_t *err) {
 
   filter_string_t name, help, label;
   filter_string_set(&name, "found");
-  filter_string_set(&help, "SIP of scanners");
+  filter_string_set(&help, "SIP of scanning programs");
   filter_string_set(&label, "agent");
   filter_list_string_t labels = {&label, 1};
   hep_filter_metrics_metric_error_t metric_error;

@@ -52,7 +52,7 @@ func start() error {
 	if subscription.PayloadTypes([]uint8{1}).IsErr() {
 		return errors.New("cannot subscribe")
 	}
-	counter := metrics.CounterDeclare("found", "SIP of scanners", []string{"agent"})
+	counter := metrics.CounterDeclare("found", "SIP of scanning programs", []string{"agent"})
 	if counter.IsErr() {
 		return errors.New("cannot declare a metric")
 	}

@@ -43,7 +43,7 @@ export const callbacks = {
       throw "cannot subscribe";
     }
     try {
-      found = Counter.declare("found", "SIP of scanners", ["agent"]);
+      found = Counter.declare("found", "SIP of scanning programs", ["agent"]);
     } catch {
       throw "cannot declare a metric";
     }

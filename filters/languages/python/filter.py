@@ -31,7 +31,7 @@ class Callbacks(exports.Callbacks):
         except Err:
             raise Err("cannot subscribe")
         try:
-            self.found = Counter.declare("found", "SIP of scanners", ["agent"])
+            self.found = Counter.declare("found", "SIP of scanning programs", ["agent"])
         except Err:
             raise Err("cannot declare a metric")
 

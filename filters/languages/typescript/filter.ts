@@ -40,7 +40,7 @@ export const callbacks: Callbacks = {
       throw "cannot subscribe";
     }
     try {
-      found = Counter.declare("found", "SIP of scanners", ["agent"]);
+      found = Counter.declare("found", "SIP of scanning programs", ["agent"]);
     } catch {
       throw "cannot declare a metric";
     }

@@ -1,11 +1,16 @@
 //! `hepgate filter`: makes, builds, tries and looks at filters without a gateway.
 
 mod bench;
+mod build;
 mod changes;
 mod componentize;
 mod diff;
 mod inspect;
+mod language;
+mod new;
 mod record;
+mod templates;
+mod tools;
 mod trial;
 mod try_out;
 
@@ -16,9 +21,13 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 pub use bench::BenchArgs;
+pub use build::BuildArgs;
 pub use componentize::ComponentizeArgs;
 pub use diff::DiffArgs;
 pub use inspect::InspectArgs;
+pub use language::Language;
+pub use new::NewArgs;
+pub use tools::ToolError;
 pub use trial::{Setting, TrialArgs};
 pub use try_out::TestArgs;
 
@@ -30,6 +39,8 @@ use crate::guest::GuestError;
 #[derive(Debug, Subcommand)]
 #[expect(missing_docs, reason = "the texts are those of the commands")]
 pub enum FilterCommand {
+    New(NewArgs),
+    Build(BuildArgs),
     Componentize(ComponentizeArgs),
     Inspect(InspectArgs),
     Test(TestArgs),
@@ -47,6 +58,18 @@ pub enum FilterError {
     Write { path: PathBuf, reason: io::Error },
     #[error("{}: is no WebAssembly component: {reason}", .path.display())]
     NoComponent { path: PathBuf, reason: String },
+    #[error("{name:?} is no name for a filter: a letter from a to z, then letters, digits and -; 64 at most")]
+    Name { name: String },
+    #[error("{}: is there already, and not empty", .path.display())]
+    Taken { path: PathBuf },
+    #[error(
+        "{}: holds no filter's source: there is none of Cargo.toml, filter.c, go.mod, filter.js, filter.ts and filter.py; \
+         `hepgate filter new` makes a folder with one",
+        .path.display()
+    )]
+    NoFolder { path: PathBuf },
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     #[error("{}: cannot be made a component: {reason}", .path.display())]
     NotMade { path: PathBuf, reason: GuestError },
     #[error("{path} {reason}", path = .path.display())]
@@ -75,6 +98,8 @@ pub enum FilterError {
 /// [`FilterError`].
 pub fn execute(command: &FilterCommand) -> Result<ExitCode, FilterError> {
     match command {
+        FilterCommand::New(args) => new::new(args),
+        FilterCommand::Build(args) => build::build(args),
         FilterCommand::Componentize(args) => componentize::componentize(args),
         FilterCommand::Inspect(args) => inspect::inspect(args),
         FilterCommand::Test(args) => try_out::test(args),

@@ -42,7 +42,7 @@ impl PacketFilter for Scanners {
         let settings = Settings::read(config)?;
         // Packets that are not SIP then pass by without a call.
         subscription::payload_types(&[SIP]).map_err(|_| "cannot subscribe")?;
-        let found = Counter::declare("found", "SIP of scanners", &["agent".to_owned()])
+        let found = Counter::declare("found", "SIP of scanning programs", &["agent".to_owned()])
             .map_err(|_| "cannot declare a metric")?;
         let seen = vec![false; settings.agents.len()];
         Ok(Self {
