@@ -93,12 +93,12 @@ impl Redact {
 
     /// The payload with everything hidden, of the same length; `None` if it is not what its type says.
     fn redacted(&self, kind: u8, payload: &[u8]) -> Option<Vec<u8>> {
-        let Settings { hider, keep_bodies, json_types, json_keep, .. } = &self.0;
+        let Settings { hider, keep_bodies, json_types, members, .. } = &self.0;
         let mut octets = payload.to_vec();
         let is_read = if kind == SIP {
             sip::redact(&mut octets, hider, *keep_bodies)
         } else {
-            json_types.contains(&kind) && json::hide(&mut octets, &Names::Payload(json_keep), hider)
+            json_types.contains(&kind) && json::hide(&mut octets, &Names::Payload(members), hider)
         };
         is_read.then_some(octets)
     }

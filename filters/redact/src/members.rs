@@ -3,6 +3,8 @@
 //! Names are compared by their letters and digits, in lower case: `Call-ID`, `call_id` and `callId` are one. They are what
 //! rtpengine, captagent, heplify, hepfix, Homer and OpenSIPS send.
 
+use std::collections::HashMap;
+
 /// Letters and digits of the longest name that can be known.
 const NAME_OCTETS_MAX: usize = 40;
 
@@ -21,23 +23,12 @@ pub enum Class {
     Hidden,
 }
 
-/// Whose names they are.
-pub enum Names<'a> {
-    /// Those of a payload; these more say nothing about people, in lower case.
-    Payload(&'a [String]),
-    /// Those that OpenSIPS' script gives to correlation ids: they stay, and all values are ids.
-    Correlation,
-}
+/// What every name that is known vouches for.
+pub struct Members(HashMap<Box<[u8]>, Class>);
 
-impl Names<'_> {
-    /// What a member of that name is. `None`: the name is not known.
-    pub fn class_of(&self, name: &[u8]) -> Option<Class> {
-        let Self::Payload(kept) = self else { return Some(Class::CallId) };
-        let mut plain = [0; NAME_OCTETS_MAX];
-        let plain = plain_in(name, &mut plain)?;
-        if kept.iter().any(|kept| kept.as_bytes() == plain) {
-            return Some(Class::Word);
-        }
+impl Members {
+    /// Those of the lists, and these that say nothing about people, as [`plain`] makes them.
+    pub fn with(kept: Vec<String>) -> Self {
         let lists: [(&[&str], Class); 5] = [
             (&FIGURES, Class::Figure),
             (&WORDS, Class::Word),
@@ -45,8 +36,26 @@ impl Names<'_> {
             (&CALL_IDS, Class::CallId),
             (&HIDDEN, Class::Hidden),
         ];
-        let known = |list: &[&str]| list.binary_search_by(|known| known.as_bytes().cmp(plain)).is_ok();
-        lists.iter().find(|(list, _)| known(list)).map(|(_, class)| *class)
+        let known = lists.iter().flat_map(|(list, class)| list.iter().map(|name| ((*name).to_owned(), *class)));
+        // The operator has the last word.
+        let all = known.chain(kept.into_iter().map(|name| (name, Class::Word)));
+        Self(all.map(|(name, class)| (name.into_bytes().into_boxed_slice(), class)).collect())
+    }
+}
+
+/// Whose names they are.
+pub enum Names<'a> {
+    /// Those of a payload.
+    Payload(&'a Members),
+    /// Those that OpenSIPS' script gives to correlation ids: they stay, and all values are ids.
+    Correlation,
+}
+
+impl Names<'_> {
+    /// What a member of that name is. `None`: the name is not known.
+    pub fn class_of(&self, name: &[u8]) -> Option<Class> {
+        let Self::Payload(members) = self else { return Some(Class::CallId) };
+        members.0.get(plain_in(name, &mut [0; NAME_OCTETS_MAX])?).copied()
     }
 
     /// What a value without a known name is.
@@ -148,14 +157,17 @@ mod tests {
 
     #[test]
     fn a_name_is_the_same_however_it_is_written() {
-        let names = Names::Payload(&[]);
+        let members = Members::with(Vec::new());
+        let names = Names::Payload(&members);
         for name in ["call_id", "Call-ID", "callId", "CALLID", "call.id"] {
             assert_eq!(names.class_of(name.as_bytes()), Some(Class::CallId), "{name}");
         }
         for name in ["", "alice", "call id", "callid@h", "4930123", &"jitter".repeat(9), "jitt\u{e9}r"] {
             assert_eq!(names.class_of(name.as_bytes()), None, "{name}");
         }
-        let kept = [plain("Leg-A").unwrap_or_default()];
-        assert_eq!(Names::Payload(&kept).class_of(b"leg_a"), Some(Class::Word));
+        let kept = Members::with(vec![plain("Leg-A").unwrap_or_default(), "text".to_owned()]);
+        for name in [&b"leg_a"[..], b"text", b"method"] {
+            assert_eq!(Names::Payload(&kept).class_of(name), Some(Class::Word));
+        }
     }
 }

@@ -4,7 +4,7 @@ use hepgate_filter::{Config, SIP};
 
 use crate::chunks::Chunks;
 use crate::hide::Hider;
-use crate::members;
+use crate::members::{self, Members};
 
 /// Payloads that are JSON and mostly figures: RTCP, and reports of quality long and short. They hold users too: the SDES
 /// of RTCP has its CNAME in it, which is a user and a host by the book, and some reports have the Call-ID.
@@ -17,8 +17,7 @@ pub struct Settings {
     pub pass_types: Vec<u8>,
     /// Payload types that are masked as JSON.
     pub json_types: Vec<u8>,
-    /// Members of JSON that say nothing about people, beside those that are known.
-    pub json_keep: Vec<String>,
+    pub members: Members,
     pub chunks: Chunks,
 }
 
@@ -30,11 +29,11 @@ impl Settings {
         let keep_bodies = one_of(&mut config, "bodies", [("hide", false), ("keep", true)])?;
         let pass_types = config.list("pass_types", TYPE)?;
         let json_types = json_types(&mut config, &pass_types)?;
-        let json_keep = json_keep(&mut config)?;
+        let members = json_keep(&mut config).map(Members::with)?;
         let modes = [("people", Chunks::People), ("hide", Chunks::Hide), ("keep", Chunks::Keep)];
         let chunks = one_of(&mut config, "chunks", modes)?;
         config.finish()?;
-        Ok(Self { hider, keep_bodies, pass_types, json_types, json_keep, chunks })
+        Ok(Self { hider, keep_bodies, pass_types, json_types, members, chunks })
     }
 }
 
