@@ -30,9 +30,9 @@ impl Hider {
         Self { key: None, call_ids: false }
     }
 
-    /// The same user is the same pseudonym everywhere, as long as the user part was; a number stays a number. In another
-    /// realm it is another one, and without the key nobody can say which belongs to which. Call-IDs stay, or turn
-    /// pseudonyms too.
+    /// The same user is the same pseudonym everywhere, as long as the user part was; a number stays a number. In
+    /// another realm it is another one, and without the key nobody can say which belongs to which. Call-IDs stay, or
+    /// become pseudonyms too.
     ///
     /// # Errors
     /// A sentence if the key is too short. The key itself is never shown.
@@ -69,8 +69,8 @@ impl Hider {
         self.call_ids
     }
 
-    /// Hides a Call-ID, if they are to be hidden: the same one is the same pseudonym wherever it stands. All of it turns
-    /// letters: an `@` or a dash says which sort of telephone it was.
+    /// Hides a Call-ID, if they are to be hidden: the same one is the same pseudonym wherever it stands. All of it
+    /// becomes letters: an `@` or a dash says which sort of telephone it was.
     pub fn call_id(&self, octets: &mut [u8], run: Range<usize>) {
         if let (true, Some(key), Some(id)) = (self.call_ids, &self.key, octets.get_mut(run)) {
             pseudonym(key, CALL_ID, id, |_, dice| letter(dice));
@@ -101,7 +101,7 @@ fn letter(dice: u8) -> u8 {
     LETTERS.get(usize::from(dice) % LETTERS.len()).copied().unwrap_or(FILL)
 }
 
-/// Replaces a name by its pseudonym: `turn` says what an octet turns with a dice.
+/// Replaces a name by its pseudonym: `turn` says what an octet becomes with a dice.
 fn pseudonym(key: &Hmac<Sha256>, purpose: u32, name: &mut [u8], turn: impl Fn(u8, u8) -> u8) {
     let whole = name.to_vec();
     for (block, octets) in (purpose..).zip(name.chunks_mut(32)) {

@@ -1,7 +1,7 @@
 //! What calls are found by: Call-IDs, wherever they stand.
 //!
-//! A Call-ID is a word: what stands between white space. So it is the same octets in a header, in the correlation id that
-//! an agent has made of it, and in JSON; and the same octets become the same pseudonym.
+//! A Call-ID is a word: what stands between white space. So it is the same octets in a header, in the correlation id
+//! that an agent has made of it, and in JSON; and the same octets become the same pseudonym.
 
 use std::ops::Range;
 

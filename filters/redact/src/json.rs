@@ -1,8 +1,8 @@
 //! JSON, hidden where it stands: every octet that stays is one that was there, and what is JSON stays JSON.
 //!
 //! What the names of members vouch for is in [`members`](crate::members). Here is the walk: over tokens, with a bounded
-//! memory of what is open, and without trust. A comma too much or too little is not minded, as real agents send them; what
-//! cannot be read as tokens, what is cut off and what is too deep is refused.
+//! memory of what is open, and without trust. A comma too much or too little is not minded, as real agents send them;
+//! what cannot be read as tokens, what is cut off and what is too deep is refused.
 
 use std::ops::Range;
 
@@ -31,8 +31,8 @@ struct Walk<'a> {
     hider: &'a Hider,
 }
 
-/// Hides in place. `false`: it is not JSON, and what was done to it is worth nothing. Several values in a row are taken,
-/// and NULs behind them.
+/// Hides in place. `false`: it is not JSON, and what was done to it is worth nothing. Several values in a row are
+/// taken, and NULs behind them.
 pub fn hide(octets: &mut [u8], names: &Names<'_>, hider: &Hider) -> bool {
     let open = [Open { is_object: false, next: Class::Hidden }; DEPTH_MAX];
     let mut walk = Walk { octets, at: 0, open, depth: 0, names, hider };

@@ -1,7 +1,7 @@
 //! Members of JSON by what their names vouch for. A name in no list vouches for nothing, and may be a user itself.
 //!
-//! Names are compared by their letters and digits, in lower case: `Call-ID`, `call_id` and `callId` are one. They are what
-//! rtpengine, captagent, heplify, hepfix, Homer and OpenSIPS send.
+//! Names are compared by their letters and digits, in lower case: `Call-ID`, `call_id` and `callId` are one. They are
+//! what rtpengine, captagent, heplify, hepfix, Homer and OpenSIPS send.
 
 use std::collections::HashMap;
 

@@ -6,8 +6,8 @@ use crate::chunks::Chunks;
 use crate::hide::Hider;
 use crate::members::{self, Members};
 
-/// Payloads that are JSON and mostly figures: RTCP, and reports of quality long and short. They hold users too: the SDES
-/// of RTCP has its CNAME in it, which is a user and a host by the book, and some reports have the Call-ID.
+/// Payloads that are JSON and mostly figures: RTCP, and reports of quality long and short. They hold users too: the
+/// SDES of RTCP has its CNAME in it, which is a user and a host by the book, and some reports have the Call-ID.
 const JSON_TYPES: [u8; 3] = [5, 34, 35];
 
 pub struct Settings {

@@ -2,11 +2,12 @@
 //!
 //! - Start line: the user part of the request URI; of a response's reason, every URI.
 //! - Headers that name calls ([`ids`]): as the settings say, which leave them as they are or make them pseudonyms.
-//! - Headers that name somebody ([`NAMES`]): display names, quoted texts, user parts, and parameters that nobody vouches
-//!   for. The hosts stay.
+//! - Headers that name somebody ([`NAMES`]): display names, quoted texts, user parts, and parameters that nobody
+//!   vouches for. The hosts stay.
 //! - Headers that are known to be technical ([`is_technical`]) stay, but for URIs in them.
 //! - Every other header is hidden, its name too unless it is known ([`PRIVATE`]), and so are lines that are no header.
-//! - Bodies: SDP keeps media, addresses and formats; anything else is hidden whole, and octet by octet if it is encoded.
+//! - Bodies: SDP keeps media, addresses and formats; anything else is hidden whole, and octet by octet if it is
+//!   encoded.
 
 use std::ops::Range;
 

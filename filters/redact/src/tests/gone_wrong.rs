@@ -95,8 +95,8 @@ fn mangle(octets: &mut Vec<u8>, dice: &mut Dice) {
     }
 }
 
-/// JSON with a canary in every place that nobody vouches for, gone wrong: what can still be read holds none of them, and
-/// another reading of it has the same structure.
+/// JSON with a canary in every place that nobody vouches for, gone wrong: what can still be read holds none of them,
+/// and can be read again.
 #[test]
 fn no_canary_survives_in_json_gone_wrong() {
     let canaries = ["alice", "bob", "4930123", "secret", "wonder"];
