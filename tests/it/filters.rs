@@ -1,5 +1,7 @@
 //! `HEPGATE_FILTERS=FOLDER` has them faced with the components of another folder: those that were just rebuilt.
 
+mod redact;
+
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -306,6 +308,7 @@ fn a_wrong_configuration_of_a_shipped_filter_is_one_sentence_and_nothing_starts(
             "config key \"method\" is unknown; known here: methods, payload_types, agents",
         ),
         ("redact", "key = \"short\"", "config key \"key\": 5 octets are too few, 16 are the least"),
+        ("redact", "call_ids = \"pseudonym\"", "config key \"call_ids\": \"pseudonym\" needs a \"key\""),
         ("report", "every = 5", "config key \"collector\" is missing: where the reports go"),
         (
             "report",

@@ -39,8 +39,8 @@ const ATTRIBUTES: [&[u8]; 30] = [
     b"T38FaxVersion",
 ];
 
-/// Hides in SDP (RFC 8866) who somebody is: the user name of `o=`, the texts of `s=`, `i=`, `u=`, `e=` and `p=`, the values of
-/// attributes that nobody vouches for, and every line that is not SDP. Media, addresses and formats stay.
+/// Hides in SDP (RFC 8866) who somebody is: the user name of `o=`, the texts of `s=`, `i=`, `u=`, `e=` and `p=`, the
+/// values of attributes that nobody vouches for, and every line that is not SDP. Media, addresses and formats stay.
 pub fn sdp(octets: &mut [u8], body: Range<usize>, hider: &Hider) {
     let mut start = body.start;
     while start < body.end {

@@ -1,128 +1,19 @@
 //! What of a SIP message is hidden. Whatever is not known to say nothing about people is.
 //!
 //! - Start line: the user part of the request URI; of a response's reason, every URI.
-//! - Headers that name somebody ([`NAMES`]): display names, quoted texts, user parts, and parameters that nobody vouches
-//!   for. The hosts stay.
-//! - Headers that are known to be technical ([`TECHNICAL`]) stay, but for URIs in them. Call-ID stays: it is what calls
-//!   are found by.
+//! - Headers that name calls ([`ids`]): as the settings say, which leave them as they are or make them pseudonyms.
+//! - Headers that name somebody ([`NAMES`]): display names, quoted texts, user parts, and parameters that nobody
+//!   vouches for. The hosts stay.
+//! - Headers that are known to be technical ([`is_technical`]) stay, but for URIs in them.
 //! - Every other header is hidden, its name too unless it is known ([`PRIVATE`]), and so are lines that are no header.
-//! - Bodies: SDP keeps media, addresses and formats; anything else is hidden whole, and octet by octet if it is encoded.
+//! - Bodies: SDP keeps media, addresses and formats; anything else is hidden whole, and octet by octet if it is
+//!   encoded.
 
 use std::ops::Range;
 
+use crate::headers::{NAMES, PRIVATE, is_in, is_technical};
 use crate::hide::Hider;
-use crate::{body, uri};
-
-/// Headers that hold addresses of people, in their long and compact forms.
-const NAMES: [&[u8]; 27] = [
-    b"from",
-    b"f",
-    b"to",
-    b"t",
-    b"contact",
-    b"m",
-    b"p-asserted-identity",
-    b"p-preferred-identity",
-    b"remote-party-id",
-    b"diversion",
-    b"history-info",
-    b"refer-to",
-    b"r",
-    b"referred-by",
-    b"b",
-    b"reply-to",
-    b"p-called-party-id",
-    b"p-associated-uri",
-    b"route",
-    b"record-route",
-    b"path",
-    b"service-route",
-    b"alert-info",
-    b"call-info",
-    b"error-info",
-    b"permission-missing",
-    b"trigger-consent",
-];
-/// Headers that say nothing about people, in their long and compact forms.
-const TECHNICAL: [&[u8]; 52] = [
-    b"via",
-    b"v",
-    b"max-forwards",
-    b"cseq",
-    b"call-id",
-    b"i",
-    b"content-length",
-    b"l",
-    b"content-type",
-    b"c",
-    b"content-encoding",
-    b"e",
-    b"content-disposition",
-    b"content-language",
-    b"mime-version",
-    b"expires",
-    b"min-expires",
-    b"allow",
-    b"supported",
-    b"k",
-    b"require",
-    b"proxy-require",
-    b"unsupported",
-    b"user-agent",
-    b"server",
-    b"accept",
-    b"accept-encoding",
-    b"accept-language",
-    b"accept-contact",
-    b"a",
-    b"request-disposition",
-    b"d",
-    b"date",
-    b"timestamp",
-    b"min-se",
-    b"session-expires",
-    b"x",
-    b"rseq",
-    b"rack",
-    b"event",
-    b"o",
-    b"allow-events",
-    b"u",
-    b"subscription-state",
-    b"retry-after",
-    b"reason",
-    b"priority",
-    b"privacy",
-    b"replaces",
-    b"in-reply-to",
-    b"target-dialog",
-    b"join",
-];
-
-/// Headers whose values are hidden and whose names say nothing; so are those that begin with `X-` or `P-`. The name of
-/// any other header is hidden too: it may be a line that was torn from another.
-const PRIVATE: [&[u8]; 20] = [
-    b"subject",
-    b"s",
-    b"authorization",
-    b"proxy-authorization",
-    b"www-authenticate",
-    b"proxy-authenticate",
-    b"authentication-info",
-    b"organization",
-    b"user-to-user",
-    b"identity",
-    b"y",
-    b"identity-info",
-    b"geolocation",
-    b"warning",
-    b"sip-etag",
-    b"sip-if-match",
-    b"security-client",
-    b"security-server",
-    b"session-id",
-    b"feature-caps",
-];
+use crate::{body, ids, uri};
 
 /// What the headers say about the body.
 #[derive(Default)]
@@ -221,7 +112,7 @@ fn hide_header(octets: &mut [u8], run: Range<usize>, body: &mut Body, hider: &Hi
     let Some(colon) = header.iter().position(|octet| *octet == b':') else { return hider.text(octets, run) };
     let name = header.get(..colon).unwrap_or_default().trim_ascii();
     let value = header.get(colon + 1..).unwrap_or_default();
-    let is = |names: &[&[u8]]| names.iter().any(|known| name.eq_ignore_ascii_case(known));
+    let is = |names: &[&[u8]]| is_in(names, name);
     if is(&[b"content-type", b"c"]) {
         let kind = value.split(|octet| *octet == b';').next().unwrap_or_default().trim_ascii();
         let sdp = kind.eq_ignore_ascii_case(b"application/sdp");
@@ -232,7 +123,11 @@ fn hide_header(octets: &mut [u8], run: Range<usize>, body: &mut Body, hider: &Hi
     }
     let prefixed = |prefix: &[u8]| name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix));
     let value = run.start + colon + 1..run.end;
-    if is(&NAMES) {
+    if hider.hides_call_ids()
+        && let Some(form) = ids::Form::of_header(name)
+    {
+        ids::hide_in_header(octets, value, form, hider);
+    } else if is(&NAMES) {
         hide_names(octets, value, hider);
     } else if is_technical(name) {
         uri::hide_all_in(octets, value, hider);
@@ -249,13 +144,8 @@ const fn is_method_octet(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_')
 }
 
-/// Whether a header of that name says nothing about people.
-pub fn is_technical(name: &[u8]) -> bool {
-    TECHNICAL.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
-
 /// A list of addresses with display names and parameters, between commas.
-fn hide_names(octets: &mut [u8], run: Range<usize>, hider: &Hider) {
+pub fn hide_names(octets: &mut [u8], run: Range<usize>, hider: &Hider) {
     let mut start = run.start;
     while start < run.end {
         let rest = octets.get(start..run.end).unwrap_or_default();

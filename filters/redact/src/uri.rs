@@ -52,6 +52,10 @@ pub fn hide(octets: &mut [u8], run: Range<usize>, hider: &Hider) {
     if let Some(at) = uri.iter().rposition(|octet| *octet == b'@').map(|at| run.start + at)
         && at >= start
     {
+        if at == start {
+            // No user before it: what is behind it may be one.
+            return hider.text(octets, start..run.end);
+        }
         user(octets, start..at, hider);
         return host(octets, at + 1..run.end, hider);
     }

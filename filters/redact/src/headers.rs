@@ -1,0 +1,122 @@
+//! Headers of SIP by what is hidden of them. Of one that stands in no list, everything is.
+
+/// Headers that hold addresses of people, in their long and compact forms.
+pub const NAMES: [&[u8]; 27] = [
+    b"from",
+    b"f",
+    b"to",
+    b"t",
+    b"contact",
+    b"m",
+    b"p-asserted-identity",
+    b"p-preferred-identity",
+    b"remote-party-id",
+    b"diversion",
+    b"history-info",
+    b"refer-to",
+    b"r",
+    b"referred-by",
+    b"b",
+    b"reply-to",
+    b"p-called-party-id",
+    b"p-associated-uri",
+    b"route",
+    b"record-route",
+    b"path",
+    b"service-route",
+    b"alert-info",
+    b"call-info",
+    b"error-info",
+    b"permission-missing",
+    b"trigger-consent",
+];
+/// Headers that say nothing about people, in their long and compact forms.
+pub const TECHNICAL: [&[u8]; 52] = [
+    b"via",
+    b"v",
+    b"max-forwards",
+    b"cseq",
+    b"call-id",
+    b"i",
+    b"content-length",
+    b"l",
+    b"content-type",
+    b"c",
+    b"content-encoding",
+    b"e",
+    b"content-disposition",
+    b"content-language",
+    b"mime-version",
+    b"expires",
+    b"min-expires",
+    b"allow",
+    b"supported",
+    b"k",
+    b"require",
+    b"proxy-require",
+    b"unsupported",
+    b"user-agent",
+    b"server",
+    b"accept",
+    b"accept-encoding",
+    b"accept-language",
+    b"accept-contact",
+    b"a",
+    b"request-disposition",
+    b"d",
+    b"date",
+    b"timestamp",
+    b"min-se",
+    b"session-expires",
+    b"x",
+    b"rseq",
+    b"rack",
+    b"event",
+    b"o",
+    b"allow-events",
+    b"u",
+    b"subscription-state",
+    b"retry-after",
+    b"reason",
+    b"priority",
+    b"privacy",
+    b"replaces",
+    b"in-reply-to",
+    b"target-dialog",
+    b"join",
+];
+
+/// Headers whose values are hidden and whose names say nothing; so are those that begin with `X-` or `P-`. The name of
+/// any other header is hidden too: it may be a line that was torn from another.
+pub const PRIVATE: [&[u8]; 20] = [
+    b"subject",
+    b"s",
+    b"authorization",
+    b"proxy-authorization",
+    b"www-authenticate",
+    b"proxy-authenticate",
+    b"authentication-info",
+    b"organization",
+    b"user-to-user",
+    b"identity",
+    b"y",
+    b"identity-info",
+    b"geolocation",
+    b"warning",
+    b"sip-etag",
+    b"sip-if-match",
+    b"security-client",
+    b"security-server",
+    b"session-id",
+    b"feature-caps",
+];
+
+/// Whether a header of that name says nothing about people.
+pub fn is_technical(name: &[u8]) -> bool {
+    is_in(&TECHNICAL, name)
+}
+
+/// Whether the name is in a list, whatever its case.
+pub fn is_in(names: &[&[u8]], name: &[u8]) -> bool {
+    names.iter().any(|known| name.eq_ignore_ascii_case(known))
+}
