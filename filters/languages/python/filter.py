@@ -9,8 +9,8 @@ from wit_world.imports.types import ChunkId, Verdict
 ACTIONS = {"drop": Verdict.DROP, "skip": Verdict.SKIP, "mark": Verdict.PASS}
 AGENT_NAME = ChunkId(vendor=0, kind=0x13)
 
-# What a filter keeps stands out here: each call has a Callbacks of its own. This runs once, when the component is built,
-# where there is no gateway to call. Each worker of the gateway then has variables of its own.
+# What a filter keeps stands out here: each call has a Callbacks of its own. This runs once, when the component is
+# built, where there is no gateway to call. Each worker of the gateway then has variables of its own.
 action = "drop"
 prefixes: list[str] = []
 seen: set[str] = set()
