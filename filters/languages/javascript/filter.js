@@ -18,18 +18,18 @@ let found;
 
 /** @type {import("hep:filter/callbacks").Callbacks} */
 export const callbacks = {
-  // A text that is thrown here is shown to the operator; anything else that is thrown is a fault of the filter.
+  // The text of an error that is thrown here is shown to the operator.
   init() {
     const config = new Map(all());
     for (const key of config.keys()) {
       if (key !== "agents" && key !== "action") {
-        throw `config key "${key}" is unknown; known here: agents, action`;
+        throw new Error(`config key "${key}" is unknown; known here: agents, action`);
       }
     }
     agents = config.get("agents") ?? agents;
     action = config.get("action") ?? action;
     if (!["drop", "skip", "mark"].includes(action)) {
-      throw `config key "action": "${action}" is not drop, skip or mark`;
+      throw new Error(`config key "action": "${action}" is not drop, skip or mark`);
     }
     prefixes = agents
       .split(",")
@@ -40,12 +40,12 @@ export const callbacks = {
     try {
       payloadTypes([1]);
     } catch {
-      throw "cannot subscribe";
+      throw new Error("cannot subscribe");
     }
     try {
       found = Counter.declare("found", "SIP of scanning programs", ["agent"]);
     } catch {
-      throw "cannot declare a metric";
+      throw new Error("cannot declare a metric");
     }
   },
 
@@ -62,7 +62,8 @@ export const callbacks = {
         }
         if (!prefix.seen) {
           prefix.seen = true;
-          log("info", `found ${prefix.text}, agent id ${packet.agentId}`);
+          // What is above 2^31 comes negative, as all u32 here; >>> 0 makes it right.
+          log("info", `found ${prefix.text}, agent id ${packet.agentId >>> 0}`);
         }
         if (action === "drop" || action === "skip") {
           return action;

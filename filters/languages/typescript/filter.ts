@@ -14,18 +14,18 @@ let prefixes: { text: string; octets: Uint8Array; seen: boolean }[] = [];
 let found: Counter;
 
 export const callbacks: Callbacks = {
-  // A text that is thrown here is shown to the operator; anything else that is thrown is a fault of the filter.
+  // The text of an error that is thrown here is shown to the operator.
   init() {
     const config = new Map(all());
     for (const key of config.keys()) {
       if (key !== "agents" && key !== "action") {
-        throw `config key "${key}" is unknown; known here: agents, action`;
+        throw new Error(`config key "${key}" is unknown; known here: agents, action`);
       }
     }
     agents = config.get("agents") ?? agents;
     const wanted = config.get("action") ?? action;
     if (!isAction(wanted)) {
-      throw `config key "action": "${wanted}" is not drop, skip or mark`;
+      throw new Error(`config key "action": "${wanted}" is not drop, skip or mark`);
     }
     action = wanted;
     prefixes = agents
@@ -37,12 +37,12 @@ export const callbacks: Callbacks = {
     try {
       payloadTypes([1]);
     } catch {
-      throw "cannot subscribe";
+      throw new Error("cannot subscribe");
     }
     try {
       found = Counter.declare("found", "SIP of scanning programs", ["agent"]);
     } catch {
-      throw "cannot declare a metric";
+      throw new Error("cannot declare a metric");
     }
   },
 
@@ -59,7 +59,8 @@ export const callbacks: Callbacks = {
         }
         if (!prefix.seen) {
           prefix.seen = true;
-          log("info", `found ${prefix.text}, agent id ${packet.agentId}`);
+          // What is above 2^31 comes negative, as all u32 here; >>> 0 makes it right.
+          log("info", `found ${prefix.text}, agent id ${packet.agentId >>> 0}`);
         }
         if (action !== "mark") {
           return action;

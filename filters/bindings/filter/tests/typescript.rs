@@ -1,6 +1,6 @@
 //! What is checked in as declarations for JavaScript and TypeScript is what `wit/` says, in the types that
-//! componentize-qjs hands over: `none` is null, and numbers of 64 bits are numbers. (jco generates undefined and bigint,
-//! which fit other guests.)
+//! componentize-qjs hands over: `none` is null, and numbers of 64 bits are numbers. (What jco generates says undefined
+//! and bigint, which fit other guests.)
 //!
 //! After a change of `wit/`: `filters/languages/check-bindings --write`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may")]
@@ -17,8 +17,11 @@ use wit_bindgen_core::wit_parser::{
 const HEAD: &str = "\
 // What a filter exports and may import, as wit/ of the gateway says it. Made by its test `typescript`: do not edit it.
 //
-// A list<u8> is a Uint8Array; where you give one, an array of numbers will do. What is none is null. Errors are thrown.
-// Numbers of 64 bits are numbers here: above 2^53, as halves of IPv6 addresses may be, they are rounded.
+// A list<u8> is a Uint8Array; where you give one, an array of numbers will do. What is none is null. What the WIT says
+// of an error is the `payload` of the Error that is thrown.
+//
+// A u32 of 2^31 and more comes negative, and must be given so: read it as `x >>> 0`, give it as `x | 0`. Numbers of 64
+// bits are signed, and rounded above 2^53: halves of IPv6 addresses are not exact. There is no bigint.
 ";
 
 /// No line is longer, if it can be helped.
@@ -63,7 +66,10 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 fn comment(out: &mut String, indent: &str, docs: &Docs, throws: Option<String>) {
     let text = docs.contents.as_deref().unwrap_or_default().trim_end().replace("*/", "* /");
     let mut lines = wrapped(&text, WIDTH - indent.len() - " * ".len());
-    lines.extend(throws.map(|error| format!("@throws {{{error}}}")));
+    lines.extend(throws.map(|error| match error.as_str() {
+        "string" => "@throws {Error} with a text for the operator".to_owned(),
+        error => format!("@throws {{Error & {{ payload: {error} }}}}"),
+    }));
     match lines.as_slice() {
         [] => {}
         [line] if line.len() + indent.len() + "/**  */".len() <= WIDTH => {

@@ -1,7 +1,10 @@
 // What a filter exports and may import, as wit/ of the gateway says it. Made by its test `typescript`: do not edit it.
 //
-// A list<u8> is a Uint8Array; where you give one, an array of numbers will do. What is none is null. Errors are thrown.
-// Numbers of 64 bits are numbers here: above 2^53, as halves of IPv6 addresses may be, they are rounded.
+// A list<u8> is a Uint8Array; where you give one, an array of numbers will do. What is none is null. What the WIT says
+// of an error is the `payload` of the Error that is thrown.
+//
+// A u32 of 2^31 and more comes negative, and must be given so: read it as `x >>> 0`, give it as `x | 0`. Numbers of 64
+// bits are signed, and rounded above 2^53: halves of IPv6 addresses are not exact. There is no bigint.
 
 /**
  * What time it is.
@@ -90,12 +93,12 @@ declare module "hep:filter/metrics" {
     private constructor();
     /**
      * Declares it. Metrics of the same name, kind and labels are one.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     static declare(name: string, help: string, labels: string[]): Counter;
     /**
      * Adds to the series with these label values.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     add(labels: string[], by: number): void;
     /** Drops it; otherwise it lives until it is collected. */
@@ -107,12 +110,12 @@ declare module "hep:filter/metrics" {
     private constructor();
     /**
      * Declares it, as a counter is.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     static declare(name: string, help: string, labels: string[]): Gauge;
     /**
      * Sets the series with these label values.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     set(labels: string[], value: number): void;
     /** Drops it; otherwise it lives until it is collected. */
@@ -124,12 +127,12 @@ declare module "hep:filter/metrics" {
     private constructor();
     /**
      * Declares it, as a counter is. The last bound, infinity, is added.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     static declare(name: string, help: string, labels: string[], bounds: number[]): Histogram;
     /**
      * Counts a value in the series with these label values.
-     * @throws {MetricError}
+     * @throws {Error & { payload: MetricError }}
      */
     observe(labels: string[], value: number): void;
     /** Drops it; otherwise it lives until it is collected. */
@@ -161,7 +164,7 @@ declare module "hep:filter/state" {
 
   /**
    * Sets a key. It is forgotten after so many milliseconds; without that, never.
-   * @throws {StateError}
+   * @throws {Error & { payload: StateError }}
    */
   export function set(key: string, value: Uint8Array | number[], ttlMilliseconds: number | null): void;
 
@@ -172,7 +175,7 @@ declare module "hep:filter/state" {
    * Adds to a number and gives the sum, as far as this call can see it: what other instances add at the same time is
    * added, too. A key that is not there counts as 0, and is forgotten after so many milliseconds; one that is there
    * keeps its time. The value is 8 octets in network order.
-   * @throws {StateError}
+   * @throws {Error & { payload: StateError }}
    */
   export function add(key: string, by: number, ttlMilliseconds: number | null): number;
 }
@@ -353,7 +356,7 @@ declare module "hep:filter/packets" {
      * The body of a chunk in that form (`hep_get` in OpenSIPS), if there is one; the last one if there are several.
      * `wrong-width` if its width is not that of the form, `other` if it is no UTF-8.
      * A trap if there is no packet at that index.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     chunkValue(index: number, id: ChunkId, form: ChunkForm): ChunkValue | null;
     /** All chunks in order. A trap if there is no packet at that index. */
@@ -377,12 +380,12 @@ declare module "hep:filter/packets" {
     sender(index: number): Sender;
     /**
      * Replaces the payload; it is then not compressed, whatever it was, and the only one.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setPayload(index: number, payload: Uint8Array | number[]): void;
     /**
      * Overwrites each of these runs of the payload with one octet. All of them or, if one is out of range, none.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     mask(index: number, spans: Span[], fill: number): void;
     /**
@@ -391,52 +394,52 @@ declare module "hep:filter/packets" {
      * addresses and the two destination addresses. HEP1 and HEP2 become HEP3.
      * `other` for the IP family (0x01) and the time (0x09, 0x0a), which are not set by themselves: `set-flow` and
      * `set-captured-at` set them.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setChunk(index: number, id: ChunkId, body: Uint8Array | number[]): void;
     /**
      * Sets a chunk, as `set-chunk` does, to a value (`hep_set` in OpenSIPS).
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setChunkValue(index: number, id: ChunkId, value: ChunkValue): void;
     /**
      * Adds a chunk at the end, whether or not there is one of that id; `other` as `set-chunk` says.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     addChunk(index: number, id: ChunkId, body: Uint8Array | number[]): void;
     /**
      * Removes all chunks of that id and says how many there were.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     removeChunk(index: number, id: ChunkId): number;
     /**
      * Sets addresses and ports of the captured packet, and its IP family with them.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setFlow(index: number, source: Endpoint, destination: Endpoint): void;
     /**
      * Sets the captured packet's IP protocol.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setIpProtocol(index: number, ipProtocol: number): void;
     /**
      * Says what the payload is. HEP1 and HEP2 become HEP3 if it is not SIP.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setPayloadType(index: number, payloadType: number): void;
     /**
      * Sets who captured it. HEP1, and HEP2 if it is above 65535, become HEP3.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setAgentId(index: number, agentId: number): void;
     /**
      * Sets when it was captured, in microseconds since the epoch. HEP1 becomes HEP3.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setCapturedAt(index: number, capturedAt: number): void;
     /**
      * Sets the correlation id (chunk 0x11). HEP1 and HEP2 become HEP3.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setCorrelationId(index: number, correlationId: Uint8Array | number[]): void;
   }
@@ -452,7 +455,7 @@ declare module "hep:filter/callbacks" {
     /**
      * Called once, before anything else. The text of an error is shown to the operator; at start-up it keeps the
      * gateway from starting.
-     * @throws {string}
+     * @throws {Error} with a text for the operator
      */
     init(): void;
     /**
@@ -476,7 +479,7 @@ declare module "hep:filter/packing" {
      * A packet with what `pack_hep` takes. Its time of capture is the host's clock now, and its agent id is the
      * gateway's own (`hep_capture_id`), until you set them.
      * `bad-addresses` unless both addresses are of one family.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     static pack(
       source: Endpoint,
@@ -487,21 +490,21 @@ declare module "hep:filter/packing" {
     ): Packet;
     /**
      * A packet whose payload is made of parts, as OpenSIPS' tracer makes it; otherwise as `pack` says.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     static packParts(source: Endpoint, destination: Endpoint, ipProtocol: number, payloadType: number): Packet;
     /**
      * Adds a part to the payload of a packet that `pack-parts` made. With the operator's `homer5_on` the values stand
      * in a row with `homer5_delim` between them; without, they are the members of a JSON object, in which the last of
      * one name counts. `other` if the packet has a whole payload, from `pack`.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     addPayloadPart(name: string, value: string): void;
     /**
      * Adds a correlation, as OpenSIPS' tracer does; the last of one name counts. With the operator's `homer5_on` only
      * that leaves whose name begins with "sip", as the correlation id (chunk 0x11); without, all of them leave, as a
      * JSON object (chunk 0x65).
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     addCorrelation(name: string, id: string): void;
     /** When it was captured, in microseconds since the epoch. */
@@ -510,28 +513,28 @@ declare module "hep:filter/packing" {
     setAgentId(agentId: number): void;
     /**
      * The correlation id (chunk 0x11).
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setCorrelationId(correlationId: Uint8Array | number[]): void;
     /**
      * Further correlation, as OpenSIPS' tracer sends it (chunk 0x65): a JSON object as text.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     setExtraCorrelation(json: string): void;
     /**
      * Adds a chunk. Chunks stand before the payload in the order in which they were added. What `pack` takes and what
      * has a function of its own (generic 0x01 to 0x0c, 0x0f, 0x10) cannot be added.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     addChunk(id: ChunkId, body: Uint8Array | number[]): void;
     /**
      * The same, with a value for its body.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     addChunkValue(id: ChunkId, value: ChunkValue): void;
     /**
      * The packet's octets in a version: 1, 2 or 3.
-     * @throws {EditError}
+     * @throws {Error & { payload: EditError }}
      */
     encode(version: number): Uint8Array;
     /** Drops it; otherwise it lives until it is collected. */
@@ -574,12 +577,12 @@ declare module "hep:filter/sending" {
     /**
      * Opens a collector by its name in the configuration. May be called at any time; do it in `init`, so that a
      * wrong name shows at once.
-     * @throws {OpenError}
+     * @throws {Error & { payload: OpenError }}
      */
     static open(name: string): Collector;
     /**
      * Sends a packet of your own.
-     * @throws {SendError}
+     * @throws {Error & { payload: SendError }}
      */
     send(packet: Packet): void;
     /**
@@ -587,13 +590,13 @@ declare module "hep:filter/sending" {
      * OpenSIPS): sends a packet without payload, of payload type 0x60, from 127.0.0.1 to 127.0.0.2, whose chunk 0x65 is
      * the JSON object `{"type1":"id1","type2":"id2"}`. If a type is "sip", its id is the correlation id, too (0x11).
      * `bad-packet` if the types are the same or an id is empty.
-     * @throws {SendError}
+     * @throws {Error & { payload: SendError }}
      */
     correlate(type1: string, id1: string, type2: string, id2: string): void;
     /**
      * Sends a received packet as it is now, without its octets coming to the filter. The packet goes on through
      * the chain as well, unless you answer `skip` or `drop`.
-     * @throws {SendError}
+     * @throws {Error & { payload: SendError }}
      */
     relay(packets: Batch, index: number): void;
     /** Drops it; otherwise it lives until it is collected. */
@@ -628,26 +631,26 @@ declare module "hep:filter/subscription" {
 
   /**
    * Only packets whose payload is of one of these types: 1 is SIP.
-   * @throws {SubscribeError}
+   * @throws {Error & { payload: SubscribeError }}
    */
   export function payloadTypes(types: Uint8Array | number[]): void;
 
   /**
    * Only packets of these agents.
-   * @throws {SubscribeError}
+   * @throws {Error & { payload: SubscribeError }}
    */
   export function agentIds(ids: number[]): void;
 
   /**
    * Only SIP with one of these methods, in capital letters: requests, and the responses to them (by CSeq). What is no
    * SIP has no method.
-   * @throws {SubscribeError}
+   * @throws {Error & { payload: SubscribeError }}
    */
   export function sipMethods(methods: string[]): void;
 
   /**
    * Only packets that were captured from or to an address in one of these networks.
-   * @throws {SubscribeError}
+   * @throws {Error & { payload: SubscribeError }}
    */
   export function networks(networks: Network[]): void;
 }
