@@ -3,7 +3,9 @@
 mod componentize;
 mod few_lines;
 mod interface;
+mod mend;
 
 pub use componentize::{GuestError, componentize};
 pub use few_lines::{Guest, component, component_with};
 pub use interface::INTERFACE;
+pub use mend::{MendError, mend};

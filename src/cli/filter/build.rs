@@ -14,7 +14,7 @@ use super::tools::{ToolError, missing, need, output, program, run, succeeds};
 use super::{FilterError, wide};
 use crate::cli::tell::count;
 use crate::filter::{Anatomy, ImportClass, sha256_hex};
-use crate::guest::{INTERFACE, componentize};
+use crate::guest::{INTERFACE, MendError, componentize, mend};
 
 /// Build a filter from source, with the tools of its language
 ///
@@ -195,7 +195,13 @@ impl Workshop {
             root = self.made.clone();
             let bundle = root.join("filter.js");
             let mut command = program(tools.join("esbuild"), &self.folder);
-            command.arg(&source).args(["--bundle", "--format=esm", "--external:hep:*", "--log-level=warning"]);
+            command.arg(&source).args([
+                "--bundle",
+                "--format=esm",
+                "--target=es2023",
+                "--external:hep:*",
+                "--log-level=warning",
+            ]);
             run(command.arg(format!("--outfile={}", bundle.display())))?;
             source = bundle;
         }
@@ -204,7 +210,10 @@ impl Workshop {
         command.arg("--wit").arg(self.interface()?).args(["--world", world, "--sync", "--stub-wasi"]);
         command.arg("--js").arg(&source).arg("--module-root").arg(root).arg("--output").arg(&component);
         run(&mut command)?;
-        self.read(&component)
+        // What it makes keeps a borrowed batch for too long; if it does not any more, this is to go.
+        let mended = mend(&self.read(&component)?)
+            .and_then(|mended| mended.ok_or(MendError::Unknown("on-batch is not where it was")));
+        mended.map_err(|reason| FilterError::NotMended { path: component, reason })
     }
 
     fn python(&self) -> Result<Vec<u8>, FilterError> {
@@ -212,7 +221,12 @@ impl Workshop {
         let world = self.world(&self.folder.join("filter.py"), "class Ticker", "class LastCall")?;
         let component = self.made.join("component.wasm");
         let mut command = program(tool, &self.folder);
-        command.arg("--wit-path").arg(self.interface()?).args(["--world", world, "componentize", "--stub-wasi"]);
+        command.arg("--quiet").arg("--wit-path").arg(self.interface()?).args([
+            "--world",
+            world,
+            "componentize",
+            "--stub-wasi",
+        ]);
         run(command.args(["-p", ".", "filter", "-o"]).arg(&component))?;
         self.read(&component)
     }

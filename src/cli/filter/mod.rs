@@ -33,7 +33,7 @@ pub use try_out::TestArgs;
 
 use super::capture::FileError;
 use crate::filter::{Fault, HostError, LoadError};
-use crate::guest::GuestError;
+use crate::guest::{GuestError, MendError};
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -72,6 +72,8 @@ pub enum FilterError {
     Tool(#[from] ToolError),
     #[error("{}: cannot be made a component: {reason}", .path.display())]
     NotMade { path: PathBuf, reason: GuestError },
+    #[error("{}: {reason}; use the version that package.json names", .path.display())]
+    NotMended { path: PathBuf, reason: MendError },
     #[error("{path} {reason}", path = .path.display())]
     Capture { path: PathBuf, reason: FileError },
     #[error("{}: holds neither HEP nor SIP", .path.display())]

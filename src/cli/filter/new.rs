@@ -68,12 +68,12 @@ pub(super) fn new(args: &NewArgs) -> Result<ExitCode, FilterError> {
         }
     }
     let (shown, name) = (folder.display(), &args.name);
-    writeln!(
-        io::stdout(),
+    let text = format!(
         "made {shown}: what the filter does stands in {shown}/{source}, how to go on in {shown}/README.md\n\n  \
          cd {shown}\n  hepgate filter build\n  \
-         hepgate filter test {name}.wasm --read capture.pcap --expect expected.json"
-    )?;
+         hepgate filter test {name}.wasm --read capture.pcap --expect expected.json\n"
+    );
+    io::stdout().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 
