@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, ComponentExportIndex, Linker};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, ComponentExportIndex, Linker, ResourceType};
 
 use super::anatomy::{Anatomy, ImportClass, PACKAGE};
 use super::belongings::Surroundings;
@@ -216,8 +217,7 @@ impl Host {
     fn prepare(&self, component: &Component, with_stubs: bool) -> Result<bindings::FilterPre<State>, Unfit> {
         let mut linker = Linker::clone(&self.linker);
         if with_stubs {
-            // All that is unknown here is `wasi:*`; calling any of it is a trap that names it.
-            linker.define_unknown_imports_as_traps(component).map_err(types)?;
+            stub(&mut linker, component).map_err(types)?;
         }
         let prepared = linker.instantiate_pre(component).map_err(types)?;
         bindings::FilterPre::new(prepared).map_err(types)
@@ -450,6 +450,33 @@ fn check_imports(component: &Component) -> Result<Vec<String>, Unfit> {
         }
     }
     if refused.is_empty() { Ok(stubs) } else { Err(Unfit::Imports(refused)) }
+}
+
+/// Gives it stubs of the `wasi:*` interfaces: to call a function of one is a trap that names it. Only of these: what all
+/// unknown imports would get makes a resource anew where an interface of ours uses that of another (`sending` those of
+/// `packets` and `packing`), and then nothing fits.
+fn stub(linker: &mut Linker<State>, component: &Component) -> wasmtime::Result<()> {
+    let engine = component.engine();
+    for (interface, import) in component.component_type().imports(engine) {
+        let ComponentItem::ComponentInstance(instance) = import.ty else { continue };
+        if ImportClass::of(interface) != ImportClass::Stub {
+            continue;
+        }
+        let mut stubs = linker.instance(interface)?;
+        for (name, export) in instance.exports(engine) {
+            match export.ty {
+                ComponentItem::ComponentFunc(_) => {
+                    let function = format!("{interface}#{name}");
+                    stubs.func_new(name, move |_, _, _, _| {
+                        Err(wasmtime::format_err!("unknown import: `{function}` has not been defined"))
+                    })?;
+                }
+                ComponentItem::Resource(_) => stubs.resource(name, ResourceType::host::<()>(), |_, _| Ok(()))?,
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 fn check_exports(component: &Component) -> Result<(), Unfit> {

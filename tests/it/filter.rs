@@ -1,7 +1,7 @@
 use hepgate::filter::{Outcome, Verdict};
 use hepgate::ledger::FaultKind;
 
-use crate::support::bench::{Bench, call, fault_of, work};
+use crate::support::bench::{Bench, call, fault_of, load, work};
 use crate::support::guest::Guest;
 
 #[test]
@@ -39,6 +39,26 @@ fn a_trap_names_itself() {
     println!("{fault}");
     assert_eq!(fault.kind, FaultKind::Trap);
     assert!(fault.text.contains("unreachable"), "{fault}");
+}
+
+#[test]
+fn wasi_beside_all_of_our_interfaces_gets_stubs_that_name_themselves() {
+    // `sending` uses the resources of `packets` and `packing`: they stay what they are.
+    let imports = r#"
+        (import "wasi:cli/exit@0.2.0" "leave" (func $leave))
+        (import "wasi:io/streams@0.2.0" "[resource-drop]pipe" (func $drop-pipe (param i32)))
+        (import "hep:filter/sending@0.1.0" "[method]collector.relay" (func $relay (param i32 i32 i32 i32)))
+        (import "hep:filter/sending@0.1.0" "[method]collector.send" (func $send (param i32 i32 i32)))"#;
+    let wasi = [
+        "package wasi:io@0.2.0; interface streams { resource pipe; }",
+        "package wasi:cli@0.2.0; interface exit { use wasi:io/streams@0.2.0.{pipe}; leave: func(); out: func() -> pipe; }",
+        "package test:guest; world all { include hep:filter/filter@0.1.0; import wasi:cli/exit@0.2.0; }",
+    ];
+    let guest = Guest { imports, on_batch: "(call $leave)", ..Guest::default() };
+    let wasm = hepgate::guest::component_with(guest, &wasi, "all").unwrap();
+    let mut bench = Bench::of(load(&wasm, |_| {}).unwrap());
+    let fault = call(&mut bench.start().unwrap(), &mut work(&[b"one"])).unwrap_err();
+    assert!(fault.text.contains("`wasi:cli/exit@0.2.0#leave`"), "{fault}");
 }
 
 #[test]

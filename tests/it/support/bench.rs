@@ -85,7 +85,7 @@ impl Bench {
         Self::of(load_with(&guest::component(guest), |_| {}, change).unwrap())
     }
 
-    fn of(filter: Arc<Filter>) -> Self {
+    pub(crate) fn of(filter: Arc<Filter>) -> Self {
         let grants = [Grant { id: CollectorId(3), name: "homer".into(), backlog: Backlog::new(1_000_000) }];
         let surroundings = Surroundings { grants: grants.into(), belongings: Belongings::new(filter.limits()) };
         Self { filter, surroundings, log: Vec::new() }
