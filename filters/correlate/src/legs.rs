@@ -123,6 +123,14 @@ impl Legs {
         Some(Found { id, is_new })
     }
 
+    /// What the operator can give more of.
+    pub(crate) const fn limits(&self) -> &'static str {
+        match self.memory {
+            Memory::Shared => "state_keys_max and state_octets_max of [filter.limits]",
+            Memory::Instance(_) => "entries_max",
+        }
+    }
+
     /// Remembers that a leg has named another one.
     pub(crate) fn set(&mut self, own: &[u8], other: Vec<u8>, now: u64) {
         let key = xxh3_128(own);

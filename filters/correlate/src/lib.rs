@@ -24,6 +24,8 @@ struct Correlate {
     forgotten_early: Counter,
     /// Of the call at hand.
     packets_joined: u64,
+    /// Whether the log says that memory is too small.
+    has_complained: bool,
 }
 
 /// Where pairs are sent.
@@ -75,6 +77,7 @@ impl PacketFilter for Correlate {
             joined: declare("joined", "Packets that go by the id of another leg", &[])?,
             forgotten_early: declare("forgotten_early", "Legs that were not remembered as long as they should", &[])?,
             packets_joined: 0,
+            has_complained: false,
         })
     }
 
@@ -103,6 +106,9 @@ impl PacketFilter for Correlate {
     }
 
     fn after_batch(&mut self) {
+        if self.legs.forgotten_early > 0 && !std::mem::replace(&mut self.has_complained, true) {
+            log(Level::Warn, &format!("legs are forgotten before their time: see {}", self.legs.limits()));
+        }
         let counts = [
             (&self.joined, std::mem::take(&mut self.packets_joined)),
             (&self.forgotten_early, std::mem::take(&mut self.legs.forgotten_early)),

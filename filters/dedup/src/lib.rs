@@ -7,7 +7,7 @@ use std::time::Duration;
 use hepgate_kit::recent::Recent;
 use hepgate_kit::{
     COMPRESSED, ChunkId, Config, Counter, Endpoint, IpAddress, Level, NO_PAYLOAD, PacketFilter, PacketView, SIP,
-    SKIPPED, Verdict, log, state,
+    SKIPPED, Verdict, log, state, subscription,
 };
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -30,13 +30,14 @@ struct Dedup {
     window: u64,
     across: Across,
     action: Action,
-    payload_types: Vec<u8>,
     memory: Memory,
     removed: Counter,
     forgotten_early: Counter,
     /// Of the call at hand.
     copies: u64,
     forgotten: u64,
+    /// Whether the log says that memory is too small.
+    has_complained: bool,
 }
 
 /// Whose packets are copies of each other.
@@ -90,6 +91,9 @@ impl PacketFilter for Dedup {
             payload_types.push(SIP);
         }
         let (across, action, is_shared) = (across?, action?, is_shared?);
+        // The others pass by without a call.
+        subscription::payload_types(&payload_types)
+            .map_err(|error| format!("config key \"payload_types\": {error}"))?;
         let declare = |name: &str, help: &str| {
             Counter::declare(name, help, &[]).map_err(|error| format!("no metric {name}: {error}"))
         };
@@ -97,7 +101,6 @@ impl PacketFilter for Dedup {
             window: micros(window),
             across,
             action,
-            payload_types,
             memory: match is_shared {
                 true => Memory::Shared,
                 false => Memory::Instance(Recent::new(entries_max)),
@@ -106,15 +109,14 @@ impl PacketFilter for Dedup {
             forgotten_early: declare("forgotten_early", "Packets that were not remembered as long as they should")?,
             copies: 0,
             forgotten: 0,
+            has_complained: false,
         })
     }
 
     fn on_packet(&mut self, packet: &PacketView<'_>) -> Verdict {
         let scalars = packet.scalars();
         // A copy of what an earlier filter has skipped must not go with it.
-        if scalars.marks & (COMPRESSED | NO_PAYLOAD | SKIPPED) != 0
-            || !self.payload_types.contains(&scalars.payload_type)
-        {
+        if scalars.marks & (COMPRESSED | NO_PAYLOAD | SKIPPED) != 0 {
             return Verdict::Pass;
         }
         let Some(key) = key(scalars, packet.payload()) else { return Verdict::Pass };
@@ -139,6 +141,13 @@ impl PacketFilter for Dedup {
     }
 
     fn after_batch(&mut self) {
+        if self.forgotten > 0 && !std::mem::replace(&mut self.has_complained, true) {
+            let limits = match self.memory {
+                Memory::Shared => "state_keys_max and state_octets_max of [filter.limits]",
+                Memory::Instance(_) => "entries_max",
+            };
+            log(Level::Warn, &format!("packets are forgotten within the window, so copies may stay: see {limits}"));
+        }
         for (counter, count) in [(&self.removed, &mut self.copies), (&self.forgotten_early, &mut self.forgotten)] {
             if *count > 0 {
                 // An error, such as a quota of series, is no reason to fail.
