@@ -7,8 +7,8 @@ use hepgate_kit::{IpAddress, Scalars};
 /// Agents that are told apart for one packet. One more is taken to have sent a copy.
 const AGENTS_MAX: usize = 8;
 
-/// What a packet and its copies have in common: a hash of payload and flow, as anybody can compute it. `None` for what has
-/// no flow.
+/// What a packet and its copies have in common: a hash of payload and flow, as anybody can compute it. `None` for what
+/// has no flow.
 pub(crate) fn key(scalars: &Scalars, payload: &[u8]) -> Option<u128> {
     let mut flow = [0; 40];
     let (source, rest) = flow.split_first_chunk_mut::<17>()?;
@@ -35,8 +35,8 @@ fn write(address: IpAddress, to: &mut [u8; 17]) -> Option<()> {
     Some(())
 }
 
-/// Who has seen a packet, and how often. One that was sent again is seen again by all that capture it; so of what several
-/// have seen, as many are kept as the one saw that saw it most often.
+/// Who has seen a packet, and how often. One that was sent again is seen again by all that capture it; so of what
+/// several have seen, as many are kept as the one saw that saw it most often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Sightings {
     /// When it was last seen, in microseconds since the epoch.

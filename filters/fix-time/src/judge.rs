@@ -110,8 +110,8 @@ impl Judge {
         Self { max_future: micros(max_future), max_past: micros(max_past), scales, habits: Recent::new(AGENTS_MAX) }
     }
 
-    /// `remembered` says what was learnt of an agent before, and is asked when it is new here. `fraction` says what stands in
-    /// the packet's microseconds, and is asked only if that could be more than a second.
+    /// `remembered` says what was learnt of an agent before, and is asked when it is new here. `fraction` says what
+    /// stands in the packet's microseconds, and is asked only if that could be more than a second.
     pub(crate) fn judge(
         &mut self,
         stamp: Stamp,
@@ -206,8 +206,8 @@ impl Habit {
         if self.samples < SAMPLES {
             return None;
         }
-        // An agent that sends on the stroke of the second looks the same, but then its packets take equally long to us if
-        // they are not scaled; those of the other, if they are.
+        // An agent that sends on the stroke of the second looks the same, but then its packets take equally long to us
+        // if they are not scaled; those of the other, if they are.
         let fractions = match self.scaled.width() < self.plain.width() {
             true => Fractions::Milliseconds,
             false => Fractions::Microseconds,

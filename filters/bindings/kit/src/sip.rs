@@ -1,5 +1,5 @@
-//! SIP in a payload, without copies and without the host. What looks at it is bounded, takes broken SIP as far as it makes
-//! sense, gives the same answers as the host's `sip-method` and `sip-header`, and never panics.
+//! SIP in a payload, without copies and without the host. What looks at it is bounded, takes broken SIP as far as it
+//! makes sense, gives the same answers as the host's `sip-method` and `sip-header`, and never panics.
 
 /// Octets of a message that are looked at for its start line and headers.
 pub const OCTETS_MAX: usize = 16_384;
@@ -138,8 +138,8 @@ impl<'a> Sip<'a> {
         self.header("Call-ID")
     }
 
-    /// The value of a header, without the white space around it; the first one if there are several. The name in any case,
-    /// long or compact.
+    /// The value of a header, without the white space around it; the first one if there are several. The name in any
+    /// case, long or compact.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.search(name).0
@@ -293,8 +293,8 @@ pub fn user(uri: &[u8]) -> Option<&[u8]> {
     Some(user).filter(|user| !user.is_empty())
 }
 
-/// The value of a parameter in a header's value, without quotes around it: `a` of `x;p=a` and of `p="a";q`. The name in any
-/// case.
+/// The value of a parameter in a header's value, without quotes around it: `a` of `x;p=a` and of `p="a";q`. The name in
+/// any case.
 #[must_use]
 pub fn parameter<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut rest = value;
