@@ -156,5 +156,6 @@ macro_rules! filter {
 /// Panics say their text in the gateway's log: the trap that follows has none.
 #[doc(hidden)]
 pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
+    // On one line, as the log has it.
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string().replace('\n', " "))));
 }

@@ -36,8 +36,8 @@ pub use view::{Call, PacketView};
 
 use std::ops::{Deref, DerefMut};
 
-/// A filter that looks at one packet after the other. An instance of it lives as long as nothing goes wrong: after a panic,
-/// a new one is made.
+/// A filter that looks at one packet after the other. An instance of it lives as long as nothing goes wrong: after a
+/// panic, a new one is made.
 pub trait PacketFilter: Sized + 'static {
     /// Octets of each payload that are read, with one host call for all packets: 0 for none, [`u32::MAX`] for all.
     const PREFIX_OCTETS: u32 = 0;

@@ -1,7 +1,5 @@
-//! SIP in a payload, without copies and without the host. What looks at it is bounded, takes broken SIP as far as it makes
-//! sense, gives the same answers as the host's `sip-method` and `sip-header`, and never panics.
-
-use memchr::{memchr, memchr2};
+//! SIP in a payload, without copies and without the host. What looks at it is bounded, takes broken SIP as far as it
+//! makes sense, gives the same answers as the host's `sip-method` and `sip-header`, and never panics.
 
 /// Octets of a message that are looked at for its start line and headers.
 pub const OCTETS_MAX: usize = 16_384;
@@ -124,7 +122,7 @@ impl<'a> Sip<'a> {
         if !starts_with_ignoring_case(version, b"SIP/") {
             return None;
         }
-        let end = memchr(b' ', self.start_line)?;
+        let end = position(self.start_line, b' ')?;
         method_in(self.start_line.get(..end)?).filter(|method| method.len() == end)
     }
 
@@ -140,8 +138,8 @@ impl<'a> Sip<'a> {
         self.header("Call-ID")
     }
 
-    /// The value of a header, without the white space around it; the first one if there are several. The name in any case,
-    /// long or compact.
+    /// The value of a header, without the white space around it; the first one if there are several. The name in any
+    /// case, long or compact.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&'a [u8]> {
         self.search(name).0
@@ -165,7 +163,7 @@ impl<'a> Sip<'a> {
     pub(crate) fn search(&self, name: &str) -> (Option<&'a [u8]>, bool) {
         let wanted = Wanted::new(name.as_bytes());
         let mut headers = self.headers();
-        let value = headers.by_ref().find(|header| wanted.is(header.name)).map(|header| header.value);
+        let value = headers.find_wanted(&wanted).map(|header| header.value);
         let is_certain = headers.at_body
             || headers.lines_left == 0
             || self.behind.len() < self.rest.len()
@@ -203,11 +201,20 @@ impl<'a> Headers<'a> {
     }
 }
 
-impl<'a> Iterator for Headers<'a> {
-    type Item = Header<'a>;
-
+impl<'a> Headers<'a> {
+    /// The next header of that name. Lines that begin otherwise are passed by without a closer look.
     #[inline]
-    fn next(&mut self) -> Option<Header<'a>> {
+    fn find_wanted(&mut self, wanted: &Wanted<'_>) -> Option<Header<'a>> {
+        self.find_line(|line| wanted.may_be(line), |name| wanted.is(name))
+    }
+
+    /// The next header whose line and whose name will do.
+    #[inline]
+    fn find_line(
+        &mut self,
+        line_will_do: impl Fn(&[u8]) -> bool,
+        name_will_do: impl Fn(&[u8]) -> bool,
+    ) -> Option<Header<'a>> {
         while !self.at_body {
             let is_folded = self.next_is_folded();
             let (start, line) = self.line()?;
@@ -215,17 +222,32 @@ impl<'a> Iterator for Headers<'a> {
                 self.at_body = true;
                 break;
             }
-            let Some(colon) = memchr(b':', line).filter(|_| !is_folded) else { continue };
+            if is_folded || !line_will_do(line) {
+                continue;
+            }
+            let Some(colon) = position(line, b':') else { continue };
+            let name = line.get(..colon)?.trim_ascii();
+            if !name_will_do(name) {
+                continue;
+            }
             let mut end = start + line.len();
             while self.next_is_folded() {
                 let Some((start, line)) = self.line() else { break };
                 end = start + line.len();
             }
-            let name = line.get(..colon)?.trim_ascii();
             let value = self.octets.get(start + colon + 1..end)?.trim_ascii();
             return Some(Header { name, value });
         }
         None
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Header<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Header<'a>> {
+        self.find_line(|_| true, |_| true)
     }
 }
 
@@ -244,10 +266,10 @@ pub fn uri(value: &[u8]) -> Option<&[u8]> {
         // A display name may hold anything, `<` too.
         rest = behind_quotes(quoted)?;
     }
-    let uri = match memchr(b'<', rest) {
+    let uri = match position(rest, b'<') {
         Some(open) => {
             let uri = rest.get(open + 1..)?;
-            uri.get(..memchr(b'>', uri).unwrap_or(uri.len()))?
+            uri.get(..position(uri, b'>').unwrap_or(uri.len()))?
         }
         None => rest.split(|octet| matches!(octet, b';' | b',' | b'?') || octet.is_ascii_whitespace()).next()?,
     };
@@ -257,13 +279,13 @@ pub fn uri(value: &[u8]) -> Option<&[u8]> {
 /// The user of a SIP or SIPS URI, or the number of a TEL URI, without passwords and parameters.
 #[must_use]
 pub fn user(uri: &[u8]) -> Option<&[u8]> {
-    let colon = memchr(b':', uri)?;
+    let colon = position(uri, b':')?;
     let (scheme, rest) = uri.split_at_checked(colon)?;
     let rest = rest.get(1..)?;
     let part = if scheme.eq_ignore_ascii_case(b"tel") {
         rest
     } else if scheme.eq_ignore_ascii_case(b"sip") || scheme.eq_ignore_ascii_case(b"sips") {
-        rest.get(..memchr(b'@', rest)?)?
+        rest.get(..position(rest, b'@')?)?
     } else {
         return None;
     };
@@ -271,15 +293,15 @@ pub fn user(uri: &[u8]) -> Option<&[u8]> {
     Some(user).filter(|user| !user.is_empty())
 }
 
-/// The value of a parameter in a header's value, without quotes around it: `a` of `x;p=a` and of `p="a";q`. The name in any
-/// case.
+/// The value of a parameter in a header's value, without quotes around it: `a` of `x;p=a` and of `p="a";q`. The name in
+/// any case.
 #[must_use]
 pub fn parameter<'a>(value: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut rest = value;
     while !rest.is_empty() {
         let (part, behind) = split_parameter(rest);
         rest = behind;
-        let Some(equals) = memchr(b'=', part) else { continue };
+        let Some(equals) = position(part, b'=') else { continue };
         let (found, value) = part.split_at_checked(equals)?;
         if found.trim_ascii().eq_ignore_ascii_case(name.as_bytes()) {
             let value = value.get(1..)?.trim_ascii();
@@ -321,12 +343,50 @@ fn behind_quotes(quoted: &[u8]) -> Option<&[u8]> {
 /// A line without its end, and what stands behind that: CR LF, LF, or CR alone, as broken senders write any of them.
 #[inline]
 fn split_line(octets: &[u8]) -> (&[u8], &[u8]) {
-    let end = memchr2(b'\r', b'\n', octets).unwrap_or(octets.len());
+    let end = line_length(octets);
     let (line, behind) = octets.split_at_checked(end).unwrap_or((octets, &[]));
     match behind {
         [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => (line, rest),
         [] => (line, behind),
     }
+}
+
+/// Octets before the first end of a line.
+#[inline]
+fn line_length(octets: &[u8]) -> usize {
+    let (chunks, rest) = octets.as_chunks::<16>();
+    for (place, chunk) in chunks.iter().enumerate() {
+        if let Some(end) = line_end(chunk) {
+            return place * 16 + end;
+        }
+    }
+    let end = rest.iter().position(|octet| matches!(octet, b'\r' | b'\n'));
+    chunks.len() * 16 + end.unwrap_or(rest.len())
+}
+
+/// Where a line ends in sixteen octets: all of them in one step where the target can.
+#[cfg(all(target_arch = "wasm32", target_feature = "simd128"))]
+#[inline]
+fn line_end(chunk: &[u8; 16]) -> Option<usize> {
+    use std::arch::wasm32::{u8x16_bitmask, u8x16_eq, u8x16_splat, u64x2, v128_or};
+    let ([low, high], _) = chunk.as_chunks::<8>() else { return None };
+    let octets = u64x2(u64::from_le_bytes(*low), u64::from_le_bytes(*high));
+    let ends = v128_or(u8x16_eq(octets, u8x16_splat(b'\r')), u8x16_eq(octets, u8x16_splat(b'\n')));
+    match u8x16_bitmask(ends) {
+        0 => None,
+        mask => usize::try_from(mask.trailing_zeros()).ok(),
+    }
+}
+
+#[cfg(not(all(target_arch = "wasm32", target_feature = "simd128")))]
+#[inline]
+fn line_end(chunk: &[u8; 16]) -> Option<usize> {
+    chunk.iter().position(|octet| matches!(octet, b'\r' | b'\n'))
+}
+
+#[inline]
+fn position(octets: &[u8], wanted: u8) -> Option<usize> {
+    octets.iter().position(|octet| *octet == wanted)
 }
 
 /// A header's name, long and compact.
@@ -335,6 +395,8 @@ struct Wanted<'a> {
     /// Its other form: of a letter the long one, of a long one the letter.
     long: Option<&'static [u8]>,
     letter: Option<u8>,
+    /// With which a line may begin, in small letters.
+    begins: [u8; 2],
 }
 
 impl<'a> Wanted<'a> {
@@ -347,7 +409,17 @@ impl<'a> Wanted<'a> {
             }
             name => letter = COMPACT.iter().find(|(long, _)| name.eq_ignore_ascii_case(long)).map(|(_, short)| *short),
         }
-        Self { name, long, letter }
+        let first = |name: &[u8]| name.first().map(u8::to_ascii_lowercase);
+        let own = first(name).unwrap_or(b':');
+        Self { name, long, letter, begins: [own, letter.or_else(|| long.and_then(first)).unwrap_or(own)] }
+    }
+
+    /// Whether a line may be that header, by its first octet.
+    #[inline]
+    fn may_be(&self, line: &[u8]) -> bool {
+        let Some(first) = line.first().map(u8::to_ascii_lowercase) else { return false };
+        // White space, which is no part of the name, may stand before it.
+        first == self.begins[0] || first == self.begins[1] || first <= b' '
     }
 
     #[inline]
@@ -363,8 +435,11 @@ fn words(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// It stands at the end of a request's first line and at the beginning of a response's; anywhere will do.
+#[inline]
 fn says_sip(line: &[u8]) -> bool {
-    starts_with_ignoring_case(line, b"SIP/") || line.windows(4).any(|part| part.eq_ignore_ascii_case(b"SIP/"))
+    starts_with_ignoring_case(line, b"SIP/")
+        || line.ends_with(b" SIP/2.0")
+        || line.windows(4).any(|part| part.eq_ignore_ascii_case(b"SIP/"))
 }
 
 fn starts_with_ignoring_case(octets: &[u8], start: &[u8]) -> bool {

@@ -26,8 +26,8 @@ impl<'a> Call<'a> {
     }
 }
 
-/// A packet. Scalars and payload are as they were when the call began, and cost nothing; what says "a host call" sees the
-/// packet as this call has edited it.
+/// A packet. Scalars and payload are as they were when the call began, and cost nothing; what says "a host call" sees
+/// the packet as this call has edited it.
 #[derive(Debug)]
 pub struct PacketView<'a> {
     call: &'a Call<'a>,
@@ -107,8 +107,8 @@ impl<'a> PacketView<'a> {
         self.sip_header(name).map(Cow::Owned)
     }
 
-    /// The method of a SIP request, or, of a response, the method in its CSeq. As [`Self::header`], it asks the host only if
-    /// [`Self::payload`] ends too early to tell.
+    /// The method of a SIP request, or, of a response, the method in its CSeq. As [`Self::header`], it asks the host
+    /// only if [`Self::payload`] ends too early to tell.
     #[must_use]
     pub fn method(&self) -> Option<Cow<'a, [u8]>> {
         if !self.is_sip() {
@@ -201,7 +201,7 @@ impl<'a> PacketView<'a> {
         self.batch().sender(self.index)
     }
 
-    /// Sends the packet as it is now to a collector. It goes on through the chain as well, unless the verdict is another.
+    /// Sends the packet as it is now to a collector. It goes on through the chain, too, unless the verdict differs.
     ///
     /// # Errors
     /// As `wit/sending.wit` says: a quota, or a collector that does not keep up.

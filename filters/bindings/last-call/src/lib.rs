@@ -1,8 +1,8 @@
 //! For filters that want to be called before the end: beside `hepgate_filter::filter!(Type)`,
 //! `hepgate_last_call::last_call!(Type)`.
 //!
-//! A crate of its own, because a component exports what the crates in it are made for: a filter without a last call must
-//! not have this one.
+//! A crate of its own, because a component exports what the crates in it are made for: a filter without a last call
+//! must not have this one.
 
 #[doc(hidden)]
 #[allow(
@@ -21,8 +21,9 @@ pub mod generated;
 
 /// A filter that is called before the end.
 pub trait LastCall {
-    /// Called once, as the last call of an instance that ends in order: the gateway stops, another version takes over, or the
-    /// instance is replaced because it has grown. It may send, log, count and remember. After a panic there is none.
+    /// Called once, as the last call of an instance that ends in order: the gateway stops, another version takes over,
+    /// or the instance is replaced because it has grown. It may send, log, count and remember. After a panic there is
+    /// none.
     fn on_stop(&mut self);
 }
 
