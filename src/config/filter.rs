@@ -118,6 +118,13 @@ pub struct Limits {
     pub recycle_percent: u64,
 }
 
+impl Limits {
+    /// Octets of memory by default: as much as a bulk operation, which nothing interrupts, fills in some milliseconds.
+    pub const MEMORY_OCTETS: usize = 16 << 20;
+    /// Elements of tables by default: the largest run times have some thousands.
+    pub const TABLE_ELEMENTS: usize = 20_000;
+}
+
 /// A limit whose use can be measured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "each is the limit of its name")]
@@ -313,8 +320,8 @@ fn read_quarantine(mut section: Section<'_, '_>) -> Quarantine {
 fn read_limits(mut section: Section<'_, '_>) -> Limits {
     let deadlines = Duration::from_millis(1)..=Duration::from_secs(60);
     let limits = Limits {
-        memory_octets_max: section.count("memory_octets_max", 16 << 20, 64 << 10..=1 << 30),
-        table_elements_max: section.count("table_elements_max", 20_000, 0..=1_000_000),
+        memory_octets_max: section.count("memory_octets_max", Limits::MEMORY_OCTETS, 64 << 10..=1 << 30),
+        table_elements_max: section.count("table_elements_max", Limits::TABLE_ELEMENTS, 0..=1_000_000),
         handles_max: section.count("handles_max", 64, 1..=10_000),
         fast_deadline: section.duration("fast_deadline", Duration::from_millis(2), deadlines.clone()),
         slow_deadline: section.duration("slow_deadline", Duration::from_millis(50), deadlines.clone()),

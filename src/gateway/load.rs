@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::GatewayError;
-use crate::config::{Config, Filter as FilterConfig, FilterId, Tenant, TenantId};
+use crate::config::{Config, Filter as FilterConfig, FilterId, Limits, Tenant, TenantId};
 use crate::filter::{Budget, Filter, Grant, Host, LogLevel, Size, Surroundings};
 use crate::message::{Backlog, wall_clock};
 use crate::tenant::TenantTable;
@@ -160,8 +160,9 @@ fn size(config: &Config, workers: usize) -> Size {
     Size {
         // Twice: an instance may be started before the one that it replaces is gone.
         instances: seats * workers * 2,
-        memory_octets_max: limits().map(|limits| limits.memory_octets_max).max().unwrap_or(0),
-        table_elements_max: limits().map(|limits| limits.table_elements_max).max().unwrap_or(0),
+        // At least what a filter has that a reload may bring to a gateway which began without any.
+        memory_octets_max: limits().map(|limits| limits.memory_octets_max).fold(Limits::MEMORY_OCTETS, usize::max),
+        table_elements_max: limits().map(|limits| limits.table_elements_max).fold(Limits::TABLE_ELEMENTS, usize::max),
         stack_octets_max: config.sandbox.stack_octets_max,
         counts_fuel: limits().any(|limits| limits.fuel_per_packet_max > 0),
         cache: config.gateway.cache.clone().or_else(default_cache),
@@ -169,7 +170,8 @@ fn size(config: &Config, workers: usize) -> Size {
 }
 
 /// `$XDG_CACHE_HOME/hepgate`, or `$HOME/.cache/hepgate`; without either, compiled components are not kept.
-fn default_cache() -> Option<PathBuf> {
+#[must_use]
+pub fn default_cache() -> Option<PathBuf> {
     Some(user_folder("XDG_CACHE_HOME", ".cache")?.join("hepgate"))
 }
 

@@ -23,7 +23,7 @@ use actix::{Actor, Arbiter, Recipient};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-pub use load::{LoadedFilters, check, load};
+pub use load::{LoadedFilters, check, default_cache, load};
 
 use crate::admin::{self, Admin, AdminError, Command, View};
 use crate::collector::{Counter, FileCollector, FileError, UdpError};

@@ -37,6 +37,8 @@ mod generate;
 mod hostile;
 /// What a component is made of, and which one may run.
 mod inspect;
+/// Filters in every language: made, built, tested, changed and loaded, as a newcomer would.
+mod languages;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;

@@ -83,6 +83,24 @@ fn a_new_version_of_a_filter_takes_over_and_remembers_what_the_old_one_did() {
     assert!(ended.lines.iter().any(|line| line["message"] == "goodbye 1"));
 }
 
+/// The sandbox of a gateway without filters was set up for filters of no memory.
+#[test]
+fn a_gateway_that_began_without_filters_takes_one() {
+    let out = UdpSink::new();
+    let folder = tempfile::tempdir().unwrap();
+    guest::write(folder.path(), "f", BY_FIRST_OCTET);
+    let config = [BOTH_LISTENERS, &collector("out", &out.to()), ROUTE].concat();
+    let gateway = Gateway::start_in(folder, &config);
+    let with = [&config, "filters = [\"f\"]\n", &filter("f", "limits = { fast_deadline = \"1s\" }")].concat();
+    let (status, said) = gateway.reload(&with);
+    assert_eq!(status, 200, "{said}");
+    let agent = udp_agent(gateway.listener("udp"));
+    agent.send(&packet(b"drop")).unwrap();
+    agent.send(&packet(b"pass")).unwrap();
+    assert_eq!(out.next(), packet(b"pass"));
+    gateway.stop();
+}
+
 #[test]
 fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_told() {
     let out = UdpSink::new();

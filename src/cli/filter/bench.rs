@@ -65,7 +65,8 @@ struct Batch {
 pub(super) fn bench(args: &BenchArgs) -> Result<ExitCode, FilterError> {
     let input = args.trial.input()?;
     // Counting fuel costs time, so each has an engine of its own.
-    let (timed, counted) = (args.trial.subject(&args.file, false)?, args.trial.subject(&args.file, true)?);
+    let timed = args.trial.subject_in(&args.file, false, None)?;
+    let counted = args.trial.subject(&args.file, true)?;
     let time = Duration::from_millis(args.milliseconds.into());
     let mut started: Vec<Duration> = Vec::with_capacity(STARTS);
     let mut instance = start(&timed)?;

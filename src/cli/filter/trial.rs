@@ -17,6 +17,7 @@ use crate::filter::{
     Belongings, Budget, Fault, Filter, Grant, Host, Instance, LogLine, Now, Outcome, Part, Sent, Size, Surroundings,
     Work,
 };
+use crate::gateway::default_cache;
 use crate::message::{Backlog, Origin, Received};
 use crate::wire::{CapturedAt, Pack, PayloadType, Version, decode};
 
@@ -157,8 +158,18 @@ impl TrialArgs {
         decode(octets).map_err(|reason| reason.to_string())
     }
 
-    /// Loads a component as these options say.
+    /// Loads a component as these options say; compiled, it is kept where a gateway would look for it.
     pub(super) fn subject(&self, component: &Path, counts_fuel: bool) -> Result<Subject, FilterError> {
+        self.subject_in(component, counts_fuel, default_cache())
+    }
+
+    /// The same, kept elsewhere or nowhere.
+    pub(super) fn subject_in(
+        &self,
+        component: &Path,
+        counts_fuel: bool,
+        cache: Option<PathBuf>,
+    ) -> Result<Subject, FilterError> {
         let settings = self.settings(component)?;
         let size = Size {
             instances: 2,
@@ -166,7 +177,7 @@ impl TrialArgs {
             table_elements_max: settings.limits.table_elements_max,
             stack_octets_max: 512 << 10,
             counts_fuel,
-            cache: None,
+            cache,
         };
         let host = Host::new(&size)?;
         host.set_listeners(vec!["capture".to_owned()]);
