@@ -36,7 +36,9 @@ fn new(language: &str) -> PathBuf {
     let above = Path::new(env!("CARGO_TARGET_TMPDIR")).join("languages").join(language);
     let (folder, modules) = (above.join("scanners"), above.join("node_modules"));
     let _ = fs::rename(folder.join("node_modules"), &modules);
-    let _ = fs::remove_dir_all(&folder);
+    if folder.exists() {
+        fs::remove_dir_all(&folder).unwrap();
+    }
     fs::create_dir_all(&above).unwrap();
     let made = hepgate(&above, &["filter", "new", "scanners", "--lang", language]);
     assert!(made.status.success(), "{}", errors(&made));

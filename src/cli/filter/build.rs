@@ -102,13 +102,13 @@ impl Workshop {
         command.env("CARGO_ENCODED_RUSTFLAGS", self.rust_flags(&sysroot).join("\u{1f}"));
         // Its errors, for people, stand in the messages.
         let messages = output(command.arg("--message-format=json-render-diagnostics"))?;
-        let built =
-            messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()).filter_map(|message| {
-                let files = message.get("filenames")?.as_array()?.iter().filter_map(Value::as_str).map(PathBuf::from);
-                files.filter(|file| file.extension().is_some_and(|ending| ending == "wasm")).last()
-            });
+        let messages: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        let files = messages.iter().filter_map(|message| message.get("filenames")?.as_array()).flatten();
+        let mut built = files.filter_map(Value::as_str).map(PathBuf::from);
+        // What it depends on is built before it.
+        let built = built.rfind(|file| file.extension().is_some_and(|ending| ending == "wasm"));
         let nothing = || ToolError::Nothing { program: "cargo".to_owned(), path: self.made.join("….wasm") };
-        let wasm = self.read(&built.last().ok_or_else(nothing)?)?;
+        let wasm = self.read(&built.ok_or_else(nothing)?)?;
         // A linker that makes modules of it will do, too.
         match componentize(&wasm) {
             Ok(component) => Ok(component),
