@@ -37,6 +37,8 @@ mod generate;
 mod hostile;
 /// What a component is made of, and which one may run.
 mod inspect;
+/// The examples of wit/README.md run, one for every function of the interface.
+mod interface;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;
