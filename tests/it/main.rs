@@ -39,6 +39,8 @@ mod hostile;
 mod inspect;
 /// Filters in every language: made, built, tested, changed and loaded, as a newcomer would.
 mod languages;
+/// The examples of wit/README.md run, one for every function of the interface.
+mod interface;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;
