@@ -1,6 +1,12 @@
 //! `HEPGATE_FILTERS=FOLDER` has them faced with the components of another folder: those that were just rebuilt.
 
+mod correlate;
+mod dedup;
+mod fix_time;
 mod redact;
+mod route_by;
+mod sample;
+mod traffic;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -29,7 +35,7 @@ pub(crate) fn shipped(name: &str, more: &str) -> String {
 }
 
 /// One shipped filter between UDP and a sink.
-fn through(name: &str, more: &str, sink: &UdpSink) -> Gateway {
+pub(crate) fn through(name: &str, more: &str, sink: &UdpSink) -> Gateway {
     let config = [
         BOTH_LISTENERS,
         &collector("out", &sink.to()),
