@@ -121,6 +121,14 @@ fn what_is_sent_again_stays_as_often_as_the_agent_saw_it_that_saw_it_most() {
 }
 
 #[test]
+fn a_flood_of_one_packet_from_one_agent_stays() {
+    let packet = calls().remove(0);
+    let flood: Vec<(u64, Vec<u8>)> =
+        (0..600).map(|n| (time(&packet) + n, captured_at(&packet, time(&packet) + n))).collect();
+    assert_eq!(trial("dedup", &flood, &[]).verdicts(), "p".repeat(600));
+}
+
+#[test]
 fn the_window_is_between_the_times_of_capture() {
     for (ahead, options, copies) in [
         (0, &[][..], "d"),
