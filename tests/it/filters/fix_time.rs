@@ -150,13 +150,8 @@ fn milliseconds_in_the_place_of_microseconds_are_learnt_scaled_and_given_up() {
 
 #[test]
 fn agents_that_know_microseconds_whole_milliseconds_or_whole_seconds_are_left_alone() {
-    let writes: [fn(&[u8], u64) -> Vec<u8>; 3] = [
-        captured_at,
-        |packet, at| captured_at(packet, at / 1_000 * 1_000),
-        |packet, at| captured(packet, at / SECOND, 0),
-    ];
-    for write in writes {
-        let packets = stream(20, write);
+    for unit in [1, 1_000, SECOND] {
+        let packets = stream(20, |packet, at| captured_at(packet, at / unit * unit));
         let trial = trial("fix-time", &packets, &[]);
         assert!(trial.changes().iter().all(Vec::is_empty));
         assert!(trial.metrics().is_empty() && trial.log().is_empty(), "{trial:?}");
