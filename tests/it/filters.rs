@@ -1,6 +1,13 @@
 //! `HEPGATE_FILTERS=FOLDER` has them faced with the components of another folder: those that were just rebuilt.
 
+mod correlate;
+mod dedup;
+mod fix_time;
+mod pages;
 mod redact;
+mod route_by;
+mod sample;
+mod traffic;
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -29,7 +36,7 @@ pub(crate) fn shipped(name: &str, more: &str) -> String {
 }
 
 /// One shipped filter between UDP and a sink.
-fn through(name: &str, more: &str, sink: &UdpSink) -> Gateway {
+pub(crate) fn through(name: &str, more: &str, sink: &UdpSink) -> Gateway {
     let config = [
         BOTH_LISTENERS,
         &collector("out", &sink.to()),
@@ -309,6 +316,43 @@ fn a_wrong_configuration_of_a_shipped_filter_is_one_sentence_and_nothing_starts(
         ),
         ("redact", "key = \"short\"", "config key \"key\": 5 octets are too few, 16 are the least"),
         ("redact", "call_ids = \"pseudonym\"", "config key \"call_ids\": \"pseudonym\" needs a \"key\""),
+        ("dedup", "window = \"2m\"", "config key \"window\": 120s is not 1ms to 60s"),
+        ("dedup", "payload_types = \"sip\"", "config key \"payload_types\": \"sip\" is not a payload type (0 to 255)"),
+        (
+            "dedup",
+            "entries = 5",
+            "config key \"entries\" is unknown; known here: window, across, action, payload_types, memory, entries_max",
+        ),
+        (
+            "sample",
+            "seed = \"x\"",
+            "config key \"rate\" is missing: how many of the calls are kept, as \"10%\" or \"0.1\"",
+        ),
+        ("sample", "rate = 10", "config key \"rate\": \"10\" is not a share, as \"10%\" or \"0.1\" (0 to 1)"),
+        ("route-by", "on_full = \"drop\"", "config key \"rule_1\" is missing: what goes where"),
+        (
+            "route-by",
+            "rule_1 = \"type=1 -> out\"",
+            "a rule names \"out\", which is not among this filter's collectors = [...]",
+        ),
+        (
+            "route-by",
+            "rule_7 = \"agents=1 -> pass\"",
+            "config key \"rule_7\": \"agents\" is no condition; there are agent,",
+        ),
+        ("correlate", "mode = \"send\"", "config key \"collector\" is missing: where pairs are sent"),
+        (
+            "correlate",
+            "mode = \"both\", collector = \"out\"",
+            "config key \"collector\": \"out\" is not among this filter's collectors = [...]",
+        ),
+        ("correlate", "remember = \"500ms\"", "config key \"remember\": 500ms is not 1s to 7d"),
+        ("fix-time", "zero = \"now\"", "config key \"zero\": \"now\" is not received, leave or drop"),
+        (
+            "fix-time",
+            "max_past = 5",
+            "config key \"max_past\": \"5\" is not a time, as \"250ms\", \"10s\", \"5m\", \"1h\" or \"1d\"",
+        ),
         ("report", "every = 5", "config key \"collector\" is missing: where the reports go"),
         (
             "report",

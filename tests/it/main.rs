@@ -27,7 +27,7 @@ mod dump_live;
 mod faults;
 /// What filters may do and what becomes of those that do more.
 mod filter;
-/// The filters that come with the gateway do what filters/README.md says.
+/// The filters that come with the gateway do what their pages say.
 mod filters;
 /// Packets go through a running gateway as they should.
 mod flow;

@@ -10,6 +10,8 @@ use xxhash_rust::xxh3::xxh3_128;
 const ID_OCTETS_MAX: usize = 256;
 /// Legs from one to the first of its call, when each names the one before.
 const STEPS_MAX: usize = 8;
+/// The bit of an entry's time that says that its pair has not been told; no time needs it.
+const UNTOLD: u64 = 1 << 63;
 
 /// A header that names another leg.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -74,16 +76,20 @@ pub(crate) struct Entry {
     id: Vec<u8>,
     /// When it was written, in microseconds since the epoch.
     at: u64,
+    /// Whether the pair has been sent, or needs not be.
+    is_told: bool,
 }
 
 impl Entry {
     fn write(&self) -> Vec<u8> {
-        [&self.at.to_be_bytes(), self.id.as_slice()].concat()
+        let at = if self.is_told { self.at } else { self.at | UNTOLD };
+        [&at.to_be_bytes(), self.id.as_slice()].concat()
     }
 
     fn read(octets: &[u8]) -> Option<Self> {
         let (at, id) = octets.split_first_chunk()?;
-        Some(Self { id: id.to_vec(), at: u64::from_be_bytes(*at) })
+        let at = u64::from_be_bytes(*at);
+        Some(Self { id: id.to_vec(), at: at & !UNTOLD, is_told: at & UNTOLD == 0 })
     }
 }
 
@@ -91,7 +97,7 @@ impl Entry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Found {
     pub(crate) id: Vec<u8>,
-    /// Whether this was not known before.
+    /// Whether this was not known before, or has not been told.
     pub(crate) is_new: bool,
 }
 
@@ -104,7 +110,7 @@ impl Legs {
     pub(crate) fn find(&mut self, own: &[u8], other: Option<&[u8]>, now: u64) -> Option<Found> {
         let known = self.get(own, now);
         let (first, is_new) = match other.filter(|other| *other != own) {
-            Some(other) => (other.to_vec(), known.as_ref().is_none_or(|known| known.id != other)),
+            Some(other) => (other.to_vec(), known.as_ref().is_none_or(|known| !known.is_told || known.id != other)),
             None => (known.as_ref()?.id.clone(), false),
         };
         let mut id = first;
@@ -118,7 +124,7 @@ impl Legs {
         }
         // What is still spoken of is remembered on, without writing it with every packet.
         if let Some(known) = known.filter(|known| !is_new && now.saturating_sub(known.at) > self.remember / 4) {
-            self.set(own, known.id, now);
+            self.set(own, known.id, now, known.is_told);
         }
         Some(Found { id, is_new })
     }
@@ -131,10 +137,10 @@ impl Legs {
         }
     }
 
-    /// Remembers that a leg has named another one.
-    pub(crate) fn set(&mut self, own: &[u8], other: Vec<u8>, now: u64) {
+    /// Remembers that a leg has named another one, and whether that has been told.
+    pub(crate) fn set(&mut self, own: &[u8], other: Vec<u8>, now: u64, is_told: bool) {
         let key = xxh3_128(own);
-        let entry = Entry { id: other, at: now };
+        let entry = Entry { id: other, at: now, is_told };
         let is_forgotten = match &mut self.memory {
             Memory::Shared => state::set(&name(key), &entry.write(), Some(self.remember / 1_000)).is_err(),
             Memory::Instance(recent) => {
@@ -173,7 +179,7 @@ mod tests {
     fn see(legs: &mut Legs, own: &str, other: Option<&str>, now: u64) -> Option<String> {
         let found = legs.find(own.as_bytes(), other.map(str::as_bytes), now)?;
         if let Some(other) = other.filter(|_| found.is_new) {
-            legs.set(own.as_bytes(), other.as_bytes().to_vec(), now);
+            legs.set(own.as_bytes(), other.as_bytes().to_vec(), now, true);
         }
         Some(String::from_utf8(found.id).unwrap())
     }
@@ -187,6 +193,18 @@ mod tests {
         assert_eq!(see(&mut legs, "A", None, 1), None, "the first leg keeps its own");
         assert!(!legs.find(b"B", Some(b"A"), 2).unwrap().is_new, "a pair is new once");
         assert!(legs.find(b"B", Some(b"X"), 2).unwrap().is_new);
+    }
+
+    /// A pair that no collector took was not remembered at all, so that packets without the header were not joined.
+    #[test]
+    fn a_pair_that_could_not_be_told_is_known_and_new_again_where_it_is_named() {
+        let mut legs = legs(8);
+        assert!(legs.find(b"B", Some(b"A"), 0).unwrap().is_new);
+        legs.set(b"B", b"A".to_vec(), 0, false);
+        assert_eq!(legs.find(b"B", None, HOUR / 2), Some(Found { id: b"A".to_vec(), is_new: false }));
+        assert!(legs.find(b"B", Some(b"A"), HOUR / 2).unwrap().is_new, "also after it was remembered on");
+        legs.set(b"B", b"A".to_vec(), HOUR / 2, true);
+        assert!(!legs.find(b"B", Some(b"A"), HOUR / 2).unwrap().is_new);
     }
 
     #[test]
@@ -244,8 +262,10 @@ mod tests {
 
     #[test]
     fn entries_are_read_as_they_were_written() {
-        let entry = Entry { id: b"abc".to_vec(), at: 7 };
-        assert_eq!(Entry::read(&entry.write()), Some(entry));
+        for is_told in [true, false] {
+            let entry = Entry { id: b"abc".to_vec(), at: 7, is_told };
+            assert_eq!(Entry::read(&entry.write()), Some(entry));
+        }
         assert_eq!(Entry::read(b"short"), None);
     }
 }

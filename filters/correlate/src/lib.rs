@@ -92,9 +92,7 @@ impl PacketFilter for Correlate {
         if let Some(other) = named.filter(|_| found.is_new) {
             let is_told = self.sends.as_ref().is_none_or(|pairs| pairs.send(&other, &own));
             // What could not be told is new again with the next packet that names it.
-            if is_told {
-                self.legs.set(&own, other, now);
-            }
+            self.legs.set(&own, other, now, is_told);
         }
         if self.sets {
             match packet.set_correlation_id(&found.id) {

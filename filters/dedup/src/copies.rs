@@ -6,6 +6,8 @@ use hepgate_kit::{IpAddress, Scalars};
 
 /// Agents that are told apart for one packet. One more is taken to have sent a copy.
 const AGENTS_MAX: usize = 8;
+/// How far back sightings are counted from when their number has come to the end of its octet.
+const REBASED: u8 = 128;
 
 /// What a packet and its copies have in common: a hash of payload and flow, as anybody can compute it. `None` for what
 /// has no flow.
@@ -64,6 +66,9 @@ impl Sightings {
             self.agents = self.agents.saturating_add(1);
             usize::from(self.agents) - 1
         });
+        if self.by.get(place).is_some_and(|(_, times)| *times == u8::MAX) {
+            self.rebase();
+        }
         let Some(by) = self.by.get_mut(place) else {
             self.agents = u8::try_from(AGENTS_MAX).unwrap_or(u8::MAX);
             return true;
@@ -72,6 +77,14 @@ impl Sightings {
         let is_copy = by.1 <= self.kept;
         self.kept = self.kept.max(by.1);
         is_copy
+    }
+
+    /// Counts less for all: by how much one agent is ahead of another is what decides.
+    fn rebase(&mut self) {
+        self.kept = self.kept.saturating_sub(REBASED);
+        for (_, times) in &mut self.by {
+            *times = times.saturating_sub(REBASED);
+        }
     }
 
     /// As octets.
@@ -140,6 +153,14 @@ mod tests {
         let copies = copies(&agents);
         assert!(copies[..19].iter().all(|is_copy| *is_copy));
         assert_eq!(copies[19..], [false, true], "the first ones are still known");
+    }
+
+    /// A flood of one packet, as of an agent in a loop: its 256th was taken for a copy, as the count ended there.
+    #[test]
+    fn what_one_agent_sees_again_is_no_copy_however_often() {
+        assert!(copies(&[1; 2_000]).iter().all(|is_copy| !is_copy));
+        let both: Vec<u32> = (0..2_000).map(|n| n % 2).collect();
+        assert!(copies(&both).iter().zip(0..).all(|(is_copy, n)| *is_copy == (n % 2 == 0)));
     }
 
     #[test]

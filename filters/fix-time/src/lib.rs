@@ -14,6 +14,9 @@ use judge::{Fractions, Judge, Stamp, Wrong};
 const MICROSECONDS: ChunkId = ChunkId { vendor: 0, kind: 0x0a };
 /// How long what was learnt of an agent is remembered for other instances, in milliseconds: a day.
 const REMEMBERED_MS: u64 = 86_400_000;
+/// How far times of receipt may run ahead of the clock, in microseconds, to keep an order: the clock stands still in a
+/// call and between calls that follow soon, and may be set back.
+const AHEAD_MAX: u64 = 60_000_000;
 
 struct FixTime {
     judge: Judge,
@@ -22,6 +25,8 @@ struct FixTime {
     past: Action,
     /// Packets of HEP1 have no time to be wrong.
     hep1: Action,
+    /// The last time of receipt that a packet was given.
+    given: u64,
     found: Counter,
 }
 
@@ -52,13 +57,13 @@ impl PacketFilter for FixTime {
         let (zero, future, past, hep1) = (zero?, future?, past?, hep1?);
         let found = Counter::declare("found", "Wrong times, whatever was done about them", &["kind".to_owned()])
             .map_err(|error| format!("no metric found: {error}"))?;
-        Ok(Self { judge, zero, future, past, hep1, found })
+        Ok(Self { judge, zero, future, past, hep1, given: 0, found })
     }
 
     fn on_packet(&mut self, packet: &PacketView<'_>) -> Verdict {
         let scalars = packet.scalars();
         if scalars.version == 1 {
-            return act(packet, self.hep1, 0);
+            return self.act(packet, self.hep1, 0);
         }
         let agent_id = scalars.agent_id;
         let stamp = Stamp { agent_id, captured_at: scalars.captured_at, now: packet.now() };
@@ -74,28 +79,38 @@ impl PacketFilter for FixTime {
         // An error, such as a quota of series, is no reason to fail.
         let _ = self.found.add(&[wrong.as_str().to_owned()], 1);
         match wrong {
-            Wrong::Zero => act(packet, self.zero, judged.time),
-            Wrong::Future => act(packet, self.future, judged.time),
-            Wrong::Past => act(packet, self.past, judged.time),
-            Wrong::Milliseconds | Wrong::Nanoseconds => act(packet, Action::Leave, judged.time),
+            Wrong::Zero => self.act(packet, self.zero, judged.time),
+            Wrong::Future => self.act(packet, self.future, judged.time),
+            Wrong::Past => self.act(packet, self.past, judged.time),
+            Wrong::Milliseconds | Wrong::Nanoseconds => self.act(packet, Action::Leave, judged.time),
         }
     }
 }
 
-/// `time` is what the packet says, in microseconds whatever it was written in.
-fn act(packet: &PacketView<'_>, action: Action, time: u64) -> Verdict {
-    let time = match action {
-        Action::Drop => return Verdict::Drop,
-        Action::Leave => time,
-        // All packets of a call came at the same time; their order is to be seen nevertheless.
-        Action::Received => packet.now().saturating_add(packet.index().into()),
-    };
-    if time != packet.scalars().captured_at
-        && let Err(error) = packet.set_captured_at(time)
-    {
-        log(Level::Warn, &format!("a packet keeps its time: {error}"));
+impl FixTime {
+    /// `time` is what the packet says, in microseconds whatever it was written in.
+    fn act(&mut self, packet: &PacketView<'_>, action: Action, time: u64) -> Verdict {
+        let time = match action {
+            Action::Drop => return Verdict::Drop,
+            Action::Leave => time,
+            Action::Received => {
+                self.given = received(packet.now(), self.given);
+                self.given
+            }
+        };
+        if time != packet.scalars().captured_at
+            && let Err(error) = packet.set_captured_at(time)
+        {
+            log(Level::Warn, &format!("a packet keeps its time: {error}"));
+        }
+        Verdict::Pass
     }
-    Verdict::Pass
+}
+
+/// The time that a packet is given which came `now`, after one that was given `last`: the clock may not have moved, and
+/// their order is to be seen nevertheless.
+fn received(now: u64, last: u64) -> u64 {
+    if (now..now.saturating_add(AHEAD_MAX)).contains(&last) { last.saturating_add(1) } else { now }
 }
 
 /// What instances before this one, or beside it, have learnt of an agent.
@@ -131,6 +146,21 @@ hepgate_kit::packet_filter!(FixTime);
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may")]
     use super::*;
+
+    /// Each call began with the time of its beginning, so the packets of two calls of one millisecond changed places.
+    #[test]
+    fn times_of_receipt_go_on_while_the_clock_stands_still_and_follow_it_when_it_is_set() {
+        let mut last = 0;
+        let mut given = |now: u64| {
+            last = received(now, last);
+            last
+        };
+        assert_eq!([7_000, 7_000, 7_000].map(&mut given), [7_000, 7_001, 7_002]);
+        assert_eq!([8_000, 8_000].map(&mut given), [8_000, 8_001]);
+        assert_eq!(given(7_999), 8_002, "set back by a little");
+        let later = AHEAD_MAX * 3;
+        assert_eq!([later, AHEAD_MAX].map(&mut given), [later, AHEAD_MAX], "and by much");
+    }
 
     #[test]
     fn wrong_keys_and_values_are_refused_with_a_sentence() {

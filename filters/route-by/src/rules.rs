@@ -108,7 +108,10 @@ impl Rules {
                 self.collectors.push(name.to_owned());
                 self.collectors.len() - 1
             });
-            rule.collectors.push(place);
+            // Named twice is sent once.
+            if !rule.collectors.contains(&place) {
+                rule.collectors.push(place);
+            }
         }
         if rule.collectors.is_empty() && !rule.passes {
             return Err(format!("{text:?} names no collector"));
@@ -291,6 +294,12 @@ mod tests {
         let log = Facts { payload_type: 100, destination: Some("192.0.2.7".parse().unwrap()), ..Facts::default() };
         assert_eq!(goes_to(&rules, &log).unwrap(), "logs");
         assert_eq!(goes_to(&rules, &Facts::default()), None);
+    }
+
+    #[test]
+    fn a_collector_that_a_rule_names_twice_has_a_packet_once() {
+        let rules = rules(&["type=1 -> a, b, a, pass"]).unwrap();
+        assert_eq!(goes_to(&rules, &Facts { payload_type: 1, ..Facts::default() }).unwrap(), "a,b+");
     }
 
     #[test]

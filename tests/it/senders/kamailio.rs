@@ -8,7 +8,9 @@ use hepgate::wire::{ChunkId, PayloadType, Version};
 
 use super::program::{Program, await_udp_port, free_port};
 use super::{Arrived, Rig};
+use crate::filters::through;
 use crate::support::PATIENCE;
+use crate::support::peers::UdpSink;
 
 const REQUESTS: usize = 5;
 
@@ -159,4 +161,64 @@ fn kamailio_sends_sip_of_ipv6() {
     for version in [1, 2, 3] {
         check_at("[::1]", version, false);
     }
+}
+
+/// One that traces all that it gets and sends, and does that with requests.
+fn traces_all(to: &str, agent_id: u32, does: &str) -> String {
+    format!(
+        r#"
+loadmodule "sl.so"
+loadmodule "pv.so"
+loadmodule "siptrace.so"
+modparam("siptrace", "duplicate_uri", "sip:{to}")
+modparam("siptrace", "hep_mode_on", 1)
+modparam("siptrace", "hep_version", 3)
+modparam("siptrace", "hep_capture_id", {agent_id})
+modparam("siptrace", "trace_to_database", 0)
+modparam("siptrace", "trace_on", 1)
+modparam("siptrace", "trace_mode", 1)
+request_route {{
+    {does}
+}}
+"#
+    )
+}
+
+/// A request goes to a first one and through it to a second one, and its answer comes back. Both trace what is between
+/// them, which `dedup` leaves once.
+#[test]
+#[ignore = "needs kamailio; tests/run runs it"]
+fn what_two_kamailios_saw_of_one_message_is_there_once() {
+    let sink = UdpSink::new();
+    let gateway = through("dedup", "[filter.limits]\nfast_deadline = \"10s\"\n", &sink);
+    let to = gateway.listener("udp").to_string();
+    let answers = "sl_send_reply(\"200\", \"OK\");";
+    let second = Kamailio::start(|_, _| traces_all(&to, 5_512, answers));
+    let relays = format!("$du = \"sip:127.0.0.1:{}\"; forward();", second.port);
+    let first = Kamailio::start(|_, _| traces_all(&to, 5_511, &relays));
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(("127.0.0.1", first.port)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let us = socket.local_addr().unwrap().port();
+    let ways = [(us, first.port), (first.port, second.port), (second.port, first.port), (first.port, us)];
+    let mut by_agents = std::collections::BTreeSet::new();
+    for number in 1..=REQUESTS {
+        ask(&socket, number);
+        let mut seen: Vec<(u16, u16)> = (0..ways.len())
+            .map(|_| {
+                let packet = hepgate::wire::decode(bytes::Bytes::from(sink.next())).unwrap();
+                by_agents.insert(packet.head().agent_id);
+                (packet.head().source_port, packet.head().destination_port)
+            })
+            .collect();
+        seen.sort_unstable();
+        let mut expected = ways;
+        expected.sort_unstable();
+        assert_eq!(seen, expected, "{number}");
+    }
+    gateway.await_metric("hepgate_guest_removed_total", &[], u64::try_from(2 * REQUESTS).unwrap());
+    gateway.await_metric("hepgate_tenant_filter_dropped_packets_total", &[], u64::try_from(2 * REQUESTS).unwrap());
+    assert!(by_agents.contains(&5_511), "{by_agents:?}");
+    assert!(sink.is_empty());
+    gateway.stop();
 }

@@ -152,17 +152,17 @@ impl Gateway {
         Metrics::parse(&self.get("/metrics").1)
     }
 
-    /// Waits until a metric has this value.
+    /// Waits until a metric has this value. That of a filter is there once it has counted.
     pub(crate) fn await_metric(&self, name: &str, labels: &[(&str, &str)], value: u64) {
         let start = std::time::Instant::now();
         loop {
-            let last = self.metrics().get(name, labels);
-            if last == value {
+            let last = self.metrics().find(name, labels);
+            if last == Some(value) {
                 return;
             }
             assert!(
                 start.elapsed() < PATIENCE,
-                "{name} {labels:?} is {last} and never {value}\n{}{}",
+                "{name} {labels:?} is {last:?} and never {value}\n{}{}",
                 self.get("/metrics").1.lines().filter(|line| !line.ends_with(" 0")).collect::<Vec<_>>().join("\n"),
                 self.log_text()
             );
@@ -269,15 +269,19 @@ impl Metrics {
 
     /// The sum of all series of that name that have these labels.
     pub(crate) fn get(&self, name: &str, labels: &[(&str, &str)]) -> u64 {
-        let series = self.0.get(name).unwrap_or_else(|| panic!("no metric {name}"));
+        self.find(name, labels).unwrap_or_else(|| panic!("no series {name} {labels:?}"))
+    }
+
+    /// The same, if there is any such series.
+    pub(crate) fn find(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
         let matches = |has: &BTreeMap<String, String>| {
             labels.iter().all(|(name, value)| has.get(*name).is_some_and(|has| has == value))
         };
+        let series = self.0.get(name)?;
         let found: Vec<f64> = series.iter().filter(|(has, _)| matches(has)).map(|(_, value)| *value).collect();
-        assert!(!found.is_empty(), "no series {name} {labels:?}");
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of packets")]
         let sum = found.iter().sum::<f64>() as u64;
-        sum
+        (!found.is_empty()).then_some(sum)
     }
 
     pub(crate) fn sum(&self, name: &str) -> u64 {
