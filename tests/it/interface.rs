@@ -49,17 +49,19 @@ fn packets() -> Vec<Pack> {
 fn functions() -> BTreeSet<String> {
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(repository("wit")).unwrap();
-    let interfaces = resolve.packages[package].interfaces.iter();
-    let named = interfaces.flat_map(|(interface, id)| {
-        resolve.interfaces[*id].functions.values().map(|function| match function.kind {
-            FunctionKind::Method(resource) | FunctionKind::Static(resource) => {
-                let resource = resolve.types[resource].name.as_deref().unwrap();
-                format!("{interface}.{resource}.{}", function.item_name())
-            }
-            _ => format!("{interface}.{}", function.name),
-        })
-    });
-    named.collect()
+    let mut functions = BTreeSet::new();
+    for (interface, id) in &resolve.packages[package].interfaces {
+        for function in resolve.interfaces[*id].functions.values() {
+            functions.insert(match function.kind {
+                FunctionKind::Method(resource) | FunctionKind::Static(resource) => {
+                    let resource = resolve.types[resource].name.as_deref().unwrap();
+                    format!("{interface}.{resource}.{}", function.item_name())
+                }
+                _ => format!("{interface}.{}", function.name),
+            });
+        }
+    }
+    functions
 }
 
 /// The filter of the examples looks at what each of them gives, and a wrong result fails its call; what it did to the
