@@ -37,10 +37,10 @@ mod generate;
 mod hostile;
 /// What a component is made of, and which one may run.
 mod inspect;
-/// Filters in every language: made, built, tested, changed and loaded, as a newcomer would.
-mod languages;
 /// The examples of wit/README.md run, one for every function of the interface.
 mod interface;
+/// Filters in every language: made, built, tested, changed and loaded, as a newcomer would.
+mod languages;
 /// The laws of the codec, which the fuzz targets share.
 #[path = "../laws/mod.rs"]
 mod laws;
