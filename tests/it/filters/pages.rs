@@ -17,8 +17,8 @@ fn pages() -> Vec<(String, String)> {
     let mut names: Vec<String> = std::fs::read_dir(&filters)
         .unwrap()
         .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".wasm").map(str::to_owned))
-        // The example of config/migration.md.
-        .filter(|name| name != "from-lua")
+        // The examples of config/migration.md and of wit/README.md.
+        .filter(|name| !["examples", "from-lua"].contains(&name.as_str()))
         .collect();
     names.sort();
     names.insert(0, ".".to_owned());
