@@ -183,11 +183,8 @@ fn a_filter_in_python_takes_ten_minutes() {
 #[test]
 #[ignore = "needs clang-19 and wasi-libc: tests/run languages"]
 fn a_component_that_imports_wasi_as_those_of_wasip2_do_gets_stubs_and_runs() {
-    let folder = new("c").with_file_name("wasip2");
-    let _ = fs::remove_dir_all(&folder);
-    let made =
-        hepgate(Path::new("/"), &["filter", "new", "scanners", "--lang", "c", "--into", folder.to_str().unwrap()]);
-    assert!(made.status.success(), "{}", errors(&made));
+    let folder = tempfile::tempdir().unwrap();
+    let folder = in_c(folder.path());
     // It wants one world to choose from.
     let world = folder.join("wit/world.wit");
     let text = fs::read_to_string(&world).unwrap();
