@@ -95,6 +95,18 @@ impl TcpSink {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
+
+    /// The next connection, if it is there.
+    pub(crate) fn try_accept(&self) -> Option<TcpStream> {
+        self.listener.set_nonblocking(true).unwrap();
+        let accepted = self.listener.accept().ok();
+        self.listener.set_nonblocking(false).unwrap();
+        accepted.map(|(stream, _)| {
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+    }
 }
 
 /// A stream in TLS, as the collector has it.
