@@ -27,12 +27,14 @@ pub(crate) struct Setup {
     pub(crate) tenants: usize,
     /// Rules of each, one for an agent id, from 0; 0: the only tenant takes all.
     pub(crate) rules_each: usize,
+    /// Whether one more tenant takes what no rule matches.
+    pub(crate) has_rest: bool,
     pub(crate) workers: usize,
 }
 
 impl Setup {
     /// One tenant that takes all, on one worker.
-    pub(crate) const PLAIN: Self = Self { filters: 0, tenants: 1, rules_each: 0, workers: 1 };
+    pub(crate) const PLAIN: Self = Self { filters: 0, tenants: 1, rules_each: 0, has_rest: false, workers: 1 };
 
     fn tenants(self, route: &str) -> String {
         use std::fmt::Write as _;
@@ -44,6 +46,9 @@ impl Setup {
             for rule in 0..self.rules_each {
                 write!(text, "[[tenant.match]]\nagent_id = {}\n", tenant * self.rules_each + rule).unwrap();
             }
+        }
+        if self.has_rest {
+            write!(text, "[[tenant]]\nname = \"rest\"\nfilters = [{chain}]\nroute = [{route}]\n").unwrap();
         }
         for n in 0..self.filters {
             write!(text, "[[filter]]\nname = \"f{n}\"\ncomponent = \"trivial.wasm\"\n").unwrap();

@@ -62,6 +62,8 @@ impl Run {
 /// Packets before the clock: connections stand, instances are made, buffers have their size.
 const WARM_UP_PACKETS: usize = 2_000;
 const WARM_UP_RATE: usize = 4_000;
+/// Many connections have a longer one, in so many seconds.
+const WARM_UP_SECONDS_MAX: usize = 4;
 
 pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
     // Every flow and every template at least once.
@@ -74,7 +76,7 @@ pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
     let to = load.to.zip(collector.as_ref().map(|collector| collector.port));
     let mut process = Process::start(carrier, load.from, to, load.packets.slot_octets());
     let mut agent = Agent::new(load.from, process.port(), load.flows, Arc::clone(&load.packets), stamps);
-    agent.send(warm_up, Some(WARM_UP_RATE));
+    agent.send(warm_up, Some(WARM_UP_RATE.max(warm_up / WARM_UP_SECONDS_MAX)));
     if let Some(collector) = &collector {
         collector.await_arrived(warm_up, Duration::from_secs(20));
     }
