@@ -110,7 +110,7 @@ fn main() {
 fn measure(table: &Table, rounds: usize, seconds: usize) -> Value {
     println!("{}: {}, {} to {}", table.name, table.what, table.from.as_str(), table.to.as_str());
     println!(
-        "  {:<34} {:>12} {:>8}  {:>12} {:>8}  {:>10}  {:>8}  lost within",
+        "  {:<34} {:>12} {:>8}  {:>12} {:>8}  {:>10}  {:>8}",
         "",
         format!("{}/s", table.rate),
         "x first",
@@ -153,21 +153,22 @@ fn measure(table: &Table, rounds: usize, seconds: usize) -> Value {
         let arrived = median(many_runs.iter().map(|run| run.arrived_rate).collect());
         let peak_octets = both().map(|run| run.peak_octets).max().unwrap();
         let within: isize = both().map(Run::within).sum();
-        let unfiltered: usize = both().map(|run| run.unfiltered).sum();
+        let all: Vec<Run> = both().cloned().collect();
+        let told = Run::told(&all);
         let (calm_ratio, many_ratio) = (ratio(calm_runs, &calm[0]), ratio(many_runs, &many[0]));
         println!(
-            "  {:<34} {:>9.2} µs {calm_ratio:>8.2}  {:>9.2} µs {many_ratio:>8.2}  {arrived:>10.0}  {:>4} MiB  {within}{}",
+            "  {:<34} {:>9.2} µs {calm_ratio:>8.2}  {:>9.2} µs {many_ratio:>8.2}  {arrived:>10.0}  {:>4} MiB  {}",
             point.name,
             middle(calm_runs),
             middle(many_runs),
             peak_octets.div_ceil(1 << 20),
-            if unfiltered > 0 { format!("; {unfiltered} not answered by a filter") } else { String::new() },
+            told.as_deref().unwrap_or_default(),
         );
         json!({
             "row": point.name, "calm_micros_per_packet": middle(calm_runs), "calm_times_first": calm_ratio,
             "overload_micros_per_packet": middle(many_runs), "overload_times_first": many_ratio,
             "arrived_packets_per_second": arrived, "peak_memory_octets": peak_octets, "lost_within": within,
-            "unfiltered": unfiltered,
+            "told": told,
         })
     });
     let rows: Vec<Value> = rows.collect();

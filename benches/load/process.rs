@@ -150,6 +150,11 @@ impl Process {
         status_octets(self.id(), "VmHWM:")
     }
 
+    /// Waits until it has read all that was sent to it.
+    pub(crate) fn await_read(&self, from: Transport) {
+        eventually("the process has read all", || unread_octets(from, self.port()) == 0);
+    }
+
     /// Waits until it has read all that was sent to it, and has rested a while.
     pub(crate) fn await_rest(&self, from: Transport) {
         const REST: Duration = Duration::from_millis(20);
@@ -187,6 +192,15 @@ impl Process {
             Self::Relay { .. } => 0,
             Self::Gateway { gateway, .. } => gateway.metrics().sum("hepgate_filter_packets_total").try_into().unwrap(),
         }
+    }
+
+    /// Why the gateway dropped packets that had somewhere to go.
+    pub(crate) fn drop_reasons(&self) -> Vec<String> {
+        let Self::Gateway { gateway, .. } = self else { return Vec::new() };
+        let text = gateway.get("/metrics").1;
+        let dropped = text.lines().filter(|line| line.contains("_dropped_packets_total{") && !line.ends_with(" 0"));
+        let reasons = dropped.filter_map(|line| line.split_once("reason=\"")?.1.split('"').next());
+        reasons.filter(|reason| *reason != "no-route").map(str::to_owned).collect()
     }
 
     /// Ends it. The gateway's ledger must add up.

@@ -32,6 +32,8 @@ pub(crate) struct Run {
     /// Packets per second that left the agent, and that came to the end.
     pub(crate) sent_rate: f64,
     pub(crate) arrived_rate: f64,
+    /// From when the agent had sent the last packet to when the collector had it.
+    pub(crate) lag: Duration,
     pub(crate) sent: usize,
     pub(crate) arrived: usize,
     pub(crate) duplicates: usize,
@@ -41,6 +43,8 @@ pub(crate) struct Run {
     pub(crate) behind: usize,
     /// Packets that a filter of the chain should have answered and did not: then the figures are of something else.
     pub(crate) unfiltered: usize,
+    /// Why the gateway dropped packets.
+    pub(crate) drop_reasons: Vec<String>,
     /// Microseconds from the agent to the collector, in ascending order, without those of the warm-up.
     pub(crate) took: Vec<f64>,
     pub(crate) peak_octets: u64,
@@ -50,6 +54,19 @@ impl Run {
     /// Packets that the process itself lost.
     pub(crate) fn within(&self) -> isize {
         self.sent.cast_signed() - (self.arrived + self.before + self.behind).cast_signed()
+    }
+
+    /// Why packets were lost within or not answered, in all of these runs; nothing if none were.
+    pub(crate) fn told(runs: &[Self]) -> Option<String> {
+        let (within, unfiltered) =
+            runs.iter().fold((0, 0), |(within, unfiltered), run| (within + run.within(), unfiltered + run.unfiltered));
+        let mut reasons: Vec<&str> = runs.iter().flat_map(|run| &run.drop_reasons).map(String::as_str).collect();
+        reasons.sort_unstable();
+        reasons.dedup();
+        let reasons = reasons.join(", ");
+        (within != 0 || unfiltered > 0 || !reasons.is_empty()).then(|| {
+            format!("lost within {within} ({reasons}); {unfiltered} not answered by a filter: of something else")
+        })
     }
 
     /// That so many of a thousand packets took no longer, in microseconds.
@@ -90,7 +107,11 @@ pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
             let patience = if load.from == Transport::Udp { 500 } else { 5_000 };
             collector.await_arrived(all, Duration::from_millis(patience));
         }
-        None => process.await_rest(load.from),
+        None => process.await_read(load.from),
+    }
+    let reading = begun.elapsed();
+    if collector.is_none() {
+        process.await_rest(load.from);
     }
     let cpu = process.cpu();
     let before = drops(load.from, process.port());
@@ -104,13 +125,14 @@ pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
             let took = in_order(took.get(warm_up..).unwrap_or_default());
             (tally.arrived, tally.duplicates, tally.late, took, last.saturating_duration_since(begun))
         }
-        None => (counted(&mut process, carrier, load, all), 0, 0, Vec::new(), sending),
+        None => (counted(&mut process, carrier, load, all), 0, 0, Vec::new(), reading),
     };
     let peak_octets = process.peak_octets();
     let unfiltered = match carrier {
         Carrier::Gateway(setup) if setup.filters > 0 => (all - before) * setup.filters - process.filtered(),
         _ => 0,
     };
+    let drop_reasons = process.drop_reasons();
     process.stop();
     let micros = as_f64((cpu.nanos - cpu_before.nanos).unsigned_abs().into()) / 1e3 / taken;
     let (user, system) = (cpu.user_ticks - cpu_before.user_ticks, cpu.system_ticks - cpu_before.system_ticks);
@@ -121,6 +143,7 @@ pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
         system_micros: micros * (1.0 - user_share),
         sent_rate: as_f64(load.count as u128) / sending.as_secs_f64(),
         arrived_rate: taken / passing.as_secs_f64().max(1e-9),
+        lag: passing.saturating_sub(sending),
         sent: all,
         arrived,
         duplicates,
@@ -128,6 +151,7 @@ pub(crate) fn run(carrier: Carrier, load: &Load) -> Run {
         before,
         behind,
         unfiltered,
+        drop_reasons,
         took,
         peak_octets,
     }

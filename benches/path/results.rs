@@ -26,6 +26,7 @@ pub(crate) struct Row {
     duplicates: usize,
     late: usize,
     unfiltered: usize,
+    told: Option<String>,
 }
 
 impl Row {
@@ -49,6 +50,7 @@ impl Row {
             duplicates: sum(|run| run.duplicates),
             late: sum(|run| run.late),
             unfiltered: sum(|run| run.unfiltered),
+            told: Run::told(runs),
         }
     }
 
@@ -74,8 +76,8 @@ impl Row {
             self.duplicates,
             self.late,
         );
-        if self.unfiltered > 0 {
-            println!("  {:<9} {} packets that the filter did not answer: no figure of a filter", "", self.unfiltered);
+        if let Some(told) = &self.told {
+            println!("  {:<9} {told}", "");
         }
     }
 
@@ -86,7 +88,7 @@ impl Row {
             "system_micros_per_packet": self.system_micros, "times_floor": self.ratio,
             "arrived_packets_per_second": self.arrived_rate, "peak_memory_octets": self.peak_octets,
             "sent": self.sent, "lost_before": self.before, "lost_within": self.within, "lost_behind": self.behind,
-            "duplicates": self.duplicates, "late": self.late, "unfiltered": self.unfiltered,
+            "duplicates": self.duplicates, "late": self.late, "unfiltered": self.unfiltered, "told": self.told,
         })
     }
 }
