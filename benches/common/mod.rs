@@ -55,19 +55,6 @@ pub(crate) fn octets(microseconds: u32) -> Bytes {
     octets
 }
 
-/// Where the microseconds stand in it.
-pub(crate) fn microseconds_at() -> usize {
-    let differs: Vec<usize> = octets(0)
-        .iter()
-        .zip(octets(u32::MAX).iter())
-        .enumerate()
-        .filter(|(_, (a, b))| a != b)
-        .map(|(at, _)| at)
-        .collect();
-    assert!(differs.len() == 4 && differs[3] == differs[0] + 3, "{differs:?}");
-    differs[0]
-}
-
 pub(crate) fn median(mut figures: Vec<f64>) -> f64 {
     figures.sort_by(f64::total_cmp);
     figures[figures.len() / 2]

@@ -62,6 +62,8 @@ mod reload;
 mod send;
 /// Real senders reach a file through the gateway, real readers open it, and real collectors take what it sends.
 mod senders;
+/// A gateway that has no rest keeps its memory, its descriptors and its books: minutes of `benches/soak.rs` in seconds.
+mod soak;
 /// What the gateway says when it starts, or does not, and when it ends.
 mod startup;
 /// What several of the modules here need.

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod guest;
 pub(crate) mod peers;
 pub(crate) mod settings;
+pub(crate) mod soak;
 
 use std::time::{Duration, Instant};
 

@@ -95,6 +95,18 @@ impl TcpSink {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream
     }
+
+    /// The next connection, if it is there.
+    pub(crate) fn try_accept(&self) -> Option<TcpStream> {
+        self.listener.set_nonblocking(true).unwrap();
+        let accepted = self.listener.accept().ok();
+        self.listener.set_nonblocking(false).unwrap();
+        accepted.map(|(stream, _)| {
+            stream.set_nonblocking(false).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            stream
+        })
+    }
 }
 
 /// A stream in TLS, as the collector has it.
@@ -238,10 +250,10 @@ pub(crate) fn await_unread(stream: &TcpStream) {
     });
 }
 
-/// Datagrams that the system dropped because the buffer of the socket at this port was full.
+/// Datagrams that the system dropped because the buffers of the sockets at this port were full.
 pub(crate) fn kernel_drops(port: u16) -> usize {
     let table = std::fs::read_to_string("/proc/net/udp").unwrap();
     let ours = format!("0100007F:{port:04X}");
-    let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(&ours));
-    line.and_then(|line| line.split_whitespace().last()).map_or(0, |drops| drops.parse().unwrap())
+    let lines = table.lines().filter(|line| line.split_whitespace().nth(1) == Some(&ours));
+    lines.filter_map(|line| line.split_whitespace().last()).map(|drops| drops.parse::<usize>().unwrap()).sum()
 }
