@@ -1,6 +1,8 @@
 //! As much of SIP as is needed to choose packets: the method, and one header. Copies nothing, looks at a bounded part of a
 //! message, and takes broken SIP as far as it makes sense.
 
+use memchr::{memchr, memchr_iter, memchr2};
+
 /// Octets of a message that are looked at: more than any header part that fits two datagrams.
 pub const SIP_OCTETS_MAX: usize = 16_384;
 /// Lines of a message that are looked at.
@@ -54,7 +56,7 @@ pub fn sip_method(payload: &[u8]) -> Option<&[u8]> {
 #[must_use]
 pub fn sip_header<'a>(payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let mut all = lines(payload);
-    all.next().filter(|(_, line)| line.windows(4).any(|part| part.eq_ignore_ascii_case(b"SIP/")))?;
+    all.next().filter(|(_, line)| names_sip(line))?;
     let mut found: Option<(usize, usize)> = None;
     for (start, line) in all {
         let is_folded = line.first().is_some_and(|octet| matches!(octet, b' ' | b'\t'));
@@ -64,7 +66,7 @@ pub fn sip_header<'a>(payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
             None if line.is_empty() => return None,
             None if is_folded => {}
             None => {
-                if let Some(colon) = line.iter().position(|octet| *octet == b':')
+                if let Some(colon) = memchr(b':', line)
                     && is_named(line.get(..colon)?.trim_ascii(), name)
                 {
                     found = Some((start + colon + 1, start + line.len()));
@@ -85,7 +87,7 @@ fn lines(payload: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
     std::iter::from_fn(move || {
         let rest = part.get(at..).filter(|rest| !rest.is_empty() && left > 0)?;
         left -= 1;
-        let end = rest.iter().position(|octet| matches!(octet, b'\r' | b'\n')).unwrap_or(rest.len());
+        let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         let (line, behind) = rest.split_at_checked(end)?;
         let skip = match behind {
             [b'\r', b'\n', ..] => 2,
@@ -95,6 +97,14 @@ fn lines(payload: &[u8]) -> impl Iterator<Item = (usize, &[u8])> {
         let start = at;
         at += end + skip;
         Some((start, line))
+    })
+}
+
+/// Whether "SIP/" stands in it, in any case.
+fn names_sip(line: &[u8]) -> bool {
+    memchr_iter(b'/', line).any(|slash| {
+        let before = slash.checked_sub(3).and_then(|start| line.get(start..slash));
+        before.is_some_and(|before| before.eq_ignore_ascii_case(b"SIP"))
     })
 }
 
