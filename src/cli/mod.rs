@@ -67,7 +67,7 @@ pub enum Command {
     Quarantine(QuarantineCommand),
     Reload(ReloadArgs),
     Doctor(DoctorArgs),
-    /// Look at filters without a gateway
+    /// Make, build, try, measure and look at filters without a gateway
     #[command(subcommand)]
     Filter(FilterCommand),
 }
