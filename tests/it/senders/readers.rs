@@ -73,7 +73,10 @@ fn screen_after(program: &str, wanted: &[&str], act: impl FnOnce()) -> String {
     let start = Instant::now();
     let shown = loop {
         let shown = tmux(&["capture-pane", "-p"]);
-        if wanted.iter().all(|text| shown.contains(text)) || start.elapsed() > PATIENCE {
+        // What is wanted twice must be there twice: the screen is drawn line by line.
+        let is_there =
+            |text: &&str| shown.matches(text).count() >= wanted.iter().filter(|other| *other == text).count();
+        if wanted.iter().all(is_there) || start.elapsed() > PATIENCE {
             break shown;
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
@@ -92,7 +95,7 @@ fn screen_after(program: &str, wanted: &[&str], act: impl FnOnce()) -> String {
 fn sngrep_shows_the_calls_of_our_capture() {
     let arrived = sent_by_hepgate();
     let program = format!("sngrep -F -I '{}'", arrived.captured.display());
-    let shown = screen_with(&program, &["INVITE", "sipp@127.0.0.1", "service@127.0.0.1", "COMPLETED"]);
+    let shown = screen_with(&program, &["INVITE", "sipp@127.0.0.1", "service@127.0.0.1", "COMPLETED", "COMPLETED"]);
     let calls = shown.lines().filter(|line| line.contains("INVITE") && line.contains("COMPLETED")).count();
     assert_eq!(calls, 2, "{shown}");
     assert!(shown.contains("127.0.0.1:15060") && shown.contains("127.0.0.1:15061"), "{shown}");
