@@ -158,6 +158,8 @@ impl Section<'_> {
         let example = full_name(self.resolve, self.name, function);
         let text = self.examples.get(&example);
         let text = text.unwrap_or_else(|| panic!("filters/examples has no `// example: {example}`"));
+        let called = if example == "callbacks.init" { "new".to_owned() } else { name.replace('-', "_") };
+        assert!(text.contains(&format!("{called}(")), "the example {example} does not call it");
         let docs = docs(&function.docs);
         assert!(!docs.is_empty(), "{example} has no doc comment");
         let signature = self.signature(function);
