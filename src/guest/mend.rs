@@ -253,3 +253,24 @@ fn leb(mut value: u32) -> Vec<u8> {
         out.push(octet | 0x80);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Guest, component};
+    use super::*;
+
+    #[test]
+    fn what_another_tool_chain_made_is_left_alone() {
+        assert_eq!(mend(&component(Guest::default()).unwrap()), Ok(None));
+    }
+
+    #[test]
+    fn what_is_cut_short_or_noise_is_an_error_or_nothing_to_mend() {
+        let whole = component(Guest::default()).unwrap();
+        for octets in 0..whole.len() {
+            assert!(!matches!(mend(&whole[..octets]), Ok(Some(_))), "{octets}");
+        }
+        assert!(mend(b"noise").is_err());
+        assert!(mend(&[0, 97, 115, 109, 13, 0, 1, 0, 1, 0xff, 0xff, 0xff, 0xff, 0xff]).is_err());
+    }
+}

@@ -4,7 +4,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::capture::build::{built, udp};
+use crate::capture::build::{built, ethernet, file, frames, udp};
 use crate::support::gateway::HEPGATE;
 use crate::support::guest::{self, Guest};
 use crate::support::settings::{BY_FIRST_OCTET, packet};
@@ -249,6 +249,51 @@ fn a_core_module_becomes_a_component_without_wasi_and_runs() {
         let tried = over_the_call("test", &[&made], &["--quiet"]);
         assert!(tried.status.success(), "{}", errors(&tried));
         assert!(out(&tried).contains("verdicts  12 pass, 0 skip, 0 drop; 0 changed"), "{}", out(&tried));
+    }
+}
+
+#[test]
+fn which_world_a_core_module_is_for_is_told_by_what_it_exports() {
+    let folder = tempfile::tempdir().unwrap();
+    let tick = "(func (export \"hep:filter/ticker@0.1.0#on-tick\"))";
+    let stop = "(func (export \"hep:filter/last-call@0.1.0#on-stop\"))";
+    for (name, has_tick, has_stop) in [("t", true, false), ("s", false, true), ("ts", true, true), ("n", false, false)]
+    {
+        let more = [(tick, has_tick), (stop, has_stop)].map(|(text, is_there)| if is_there { text } else { "" });
+        let module = FROM_ANOTHER_TOOL_CHAIN.strip_suffix(')').unwrap();
+        let path = folder.path().join(format!("{name}.wat"));
+        fs::write(&path, format!("{module}{})", more.concat())).unwrap();
+        let output = hepgate("componentize", &[&path], &[]);
+        assert!(output.status.success(), "{}", errors(&output));
+        let inspected = out(&hepgate("inspect", &[&path.with_extension("component.wasm")], &[]));
+        assert_eq!(inspected.contains("exports       hep:filter/ticker@0.1.0"), has_tick, "{inspected}");
+        assert_eq!(inspected.contains("exports       hep:filter/last-call@0.1.0"), has_stop, "{inspected}");
+    }
+}
+
+#[test]
+fn a_silence_in_a_capture_causes_so_many_ticks_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let filter = guest::write(folder.path(), "f", Guest { on_tick: "(nop)", ..Guest::default() });
+    let packets = [packet(b"pass"), packet(b"pass")];
+    let packets = packets.iter().map(|packet| ethernet(&[], &udp("198.51.100.1:40000", "198.51.100.2:9060", packet)));
+    let mut frames = frames(packets);
+    for (silence, calls) in [(999_999, 999), (1_000_000, 1_000), (1_000_000_000_000, 1_000)] {
+        frames[1].micros = frames[0].micros + silence;
+        let (_folder, capture) = file(&frames);
+        let output = hepgate("test", &[&filter], &["--read", capture.to_str().unwrap(), "--tick", "1ms"]);
+        // Each packet is a call, too.
+        let wanted = format!(" in {} calls, ", Grouped(calls + 2));
+        assert!(out(&output).contains(&wanted), "{wanted}\n{}", out(&output));
+    }
+}
+
+/// As figures are shown: digits in groups of three.
+struct Grouped(u64);
+
+impl std::fmt::Display for Grouped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.0 < 1_000 { write!(f, "{}", self.0) } else { write!(f, "{} {:03}", self.0 / 1_000, self.0 % 1_000) }
     }
 }
 

@@ -30,6 +30,7 @@ pub use self::fault::{Fault, FileError, Reason};
 pub use self::hep::HepFinder;
 pub use self::sip::{SipError, SipFinder, first_line};
 pub use crate::config::Transport;
+use crate::wire::{CapturedAt, ChunkId, Pack, PayloadType};
 
 use self::dissect::Dissector;
 use self::file::{FileParser, Step};
@@ -146,6 +147,22 @@ pub struct Found<T> {
     pub flow: Flow,
     /// What was found.
     pub what: T,
+}
+
+impl Found<Bytes> {
+    /// A SIP message as HEP, with the time, the addresses and the IP protocol of its capture.
+    #[must_use]
+    pub fn to_pack(&self, agent_id: u32, chunks: Vec<(ChunkId, Bytes)>) -> Pack {
+        Pack {
+            ip_protocol: self.flow.transport.ip_protocol(),
+            flow: Some((self.flow.source, self.flow.destination)),
+            captured_at: self.at.micros.map(CapturedAt::from_micros),
+            payload_type: PayloadType::SIP,
+            agent_id,
+            chunks,
+            payload: Some(self.what.clone()),
+        }
+    }
 }
 
 /// Where pieces, or what was found in them, are put.

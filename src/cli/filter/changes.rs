@@ -189,6 +189,21 @@ mod tests {
     }
 
     #[test]
+    fn of_a_payload_so_many_lines_are_shown_and_the_others_counted() {
+        let lines = |lines: usize| "a\n".repeat(lines).into_bytes();
+        let changed_lines = |count: usize| {
+            let mut before = Draft::new(&packet(Version::Hep3));
+            before.set_payload(&lines(count)).unwrap();
+            let mut after = Draft::new(&before.to_packet());
+            after.set_payload(&lines(count).to_ascii_uppercase()).unwrap();
+            changes(&before.into_packet(), &after.into_packet())
+        };
+        assert_eq!(changed_lines(LINES_MAX).len(), LINES_MAX);
+        let more = changed_lines(LINES_MAX + 2);
+        assert_eq!((more.len(), more.last().unwrap().as_str()), (LINES_MAX + 1, "payload: 2 more lines"));
+    }
+
+    #[test]
     fn an_older_version_that_becomes_a_newer_one_is_told_by_what_it_says() {
         let lines = changed(Version::Hep1, |draft| draft.set_agent_id(9).unwrap());
         assert_eq!(lines, ["version: 1 -> 3", "agent id: 0 -> 9"]);

@@ -19,7 +19,7 @@ use crate::filter::{
 };
 use crate::gateway::default_cache;
 use crate::message::{Backlog, Origin, Received};
-use crate::wire::{CapturedAt, Pack, PayloadType, Version, decode};
+use crate::wire::{CapturedAt, Packet, Version, decode};
 
 /// Octets that may wait for a collector here, where nobody takes them: more than any capture sends.
 const BACKLOG_OCTETS: usize = 1 << 40;
@@ -144,18 +144,9 @@ impl TrialArgs {
         Ok(())
     }
 
-    fn pack(&self, found: &Found<Bytes>) -> Result<crate::wire::Packet, String> {
-        let pack = Pack {
-            ip_protocol: found.flow.transport.ip_protocol(),
-            flow: Some((found.flow.source, found.flow.destination)),
-            captured_at: found.at.micros.map(CapturedAt::from_micros),
-            payload_type: PayloadType::SIP,
-            agent_id: self.agent_id,
-            chunks: Vec::new(),
-            payload: Some(found.what.clone()),
-        };
-        let octets = pack.encode(Version::Hep3).map_err(|reason| reason.to_string())?;
-        decode(octets).map_err(|reason| reason.to_string())
+    fn pack(&self, found: &Found<Bytes>) -> Result<Packet, String> {
+        let octets = found.to_pack(self.agent_id, Vec::new()).encode(Version::Hep3);
+        decode(octets.map_err(|reason| reason.to_string())?).map_err(|reason| reason.to_string())
     }
 
     /// Loads a component as these options say; compiled, it is kept where a gateway would look for it.
@@ -233,7 +224,7 @@ fn take<T>(
     finds: impl Iterator<Item = Result<Found<T>, CaptureFault>>,
     path: &Path,
     input: &mut Input,
-    packet: impl Fn(&Found<T>) -> Result<crate::wire::Packet, String>,
+    packet: impl Fn(&Found<T>) -> Result<Packet, String>,
 ) {
     for found in finds {
         let found = found.map_err(|fault| format!("{}, frame {}: {fault}", path.display(), fault.frame));
@@ -368,7 +359,9 @@ impl Walk<'_> {
                     for (index, at) in part.places().enumerate() {
                         // No verdicts at all are one `pass` for each.
                         let fate = outcome.verdicts.get(index).copied().map_or(Fate::Pass, Fate::from);
-                        fates.iter_mut().skip(at).take(1).for_each(|slot| *slot = fate);
+                        if let Some(slot) = fates.get_mut(at) {
+                            *slot = fate;
+                        }
                     }
                     self.take_sent(outcome.sent);
                 }
@@ -378,7 +371,9 @@ impl Walk<'_> {
                 }
                 Err(fault) => {
                     let at = part.place(0).unwrap_or_default();
-                    fates.iter_mut().skip(at).take(1).for_each(|slot| *slot = Fate::Failed);
+                    if let Some(slot) = fates.get_mut(at) {
+                        *slot = Fate::Failed;
+                    }
                     self.run.faults.push((Some(place + at), fault_line(&fault)));
                 }
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::SendArgs;
 use crate::cli::capture::{Found, Transport};
-use crate::wire::{CapturedAt, ChunkId, Pack, PackError, PayloadType, Version};
+use crate::wire::{ChunkId, PackError, Version};
 
 /// Agent id of those who name none (`hep_capture_id`).
 const AGENT_ID: u32 = 1;
@@ -75,16 +75,7 @@ impl Packer {
 
     /// A message as a packet, with the time and addresses of its capture.
     pub(super) fn pack(&self, found: &Found<Bytes>) -> Result<Bytes, PackError> {
-        let pack = Pack {
-            ip_protocol: found.flow.transport.ip_protocol(),
-            flow: Some((found.flow.source, found.flow.destination)),
-            captured_at: found.at.micros.map(CapturedAt::from_micros),
-            payload_type: PayloadType::SIP,
-            agent_id: self.agent_id,
-            chunks: self.chunks.clone(),
-            payload: Some(found.what.clone()),
-        };
-        pack.encode(self.version)
+        found.to_pack(self.agent_id, self.chunks.clone()).encode(self.version)
     }
 }
 
