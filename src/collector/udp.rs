@@ -3,15 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket as StdUdpSocket};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, AsyncContext, Context, Handler, ResponseFuture, WrapFuture};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
-use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::sync::oneshot;
 
@@ -27,6 +25,9 @@ use crate::wire::DATAGRAM_OCTETS_MAX;
 /// bound on batches.
 const MAILBOX: usize = 1 << 20;
 
+/// Wait before the next attempt if the runtime cannot watch a socket that takes no more.
+const UNWATCHED_WAIT: Duration = Duration::from_millis(10);
+
 /// Why there is no way to a collector.
 #[derive(Debug, thiserror::Error)]
 #[error("collector {collector:?}: {to}: {reason}")]
@@ -40,8 +41,11 @@ pub struct UdpError {
 }
 
 /// Sends datagrams to one collector, as many in one system call as there are.
+///
+/// The runtime watches the socket only while the system takes no more: epoll would tell of each datagram that has left
+/// that there is room for another, which is a wake-up for every datagram.
 pub struct UdpCollector {
-    socket: Rc<UdpSocket>,
+    socket: StdUdpSocket,
     encoding: Encoding,
     postponed: Postponed,
     /// The system took no more; somebody waits for it.
@@ -74,26 +78,24 @@ impl UdpCollector {
         result.map_err(error)
     }
 
-    /// For a connected socket. Must be called on the worker that it is to live on.
-    ///
-    /// # Errors
-    /// What the system says if the socket cannot be watched.
+    /// For a connected socket.
+    #[must_use]
     pub fn new(
         socket: StdUdpSocket,
         encoding: Encoding,
         postponed_max: usize,
         counter: Counter,
         backlog: Arc<Backlog>,
-    ) -> io::Result<Self> {
-        Ok(Self {
-            socket: Rc::new(UdpSocket::from_std(socket)?),
+    ) -> Self {
+        Self {
+            socket,
             encoding,
             postponed: Postponed::new(postponed_max),
             blocked: false,
             counter,
             backlog,
             drained: Vec::new(),
-        })
+        }
     }
 
     fn take(&mut self, deliver: &Deliver, now: Instant) {
@@ -117,10 +119,8 @@ impl UdpCollector {
     /// Sends until all is sent, or the system takes no more.
     fn flush(&mut self, now: Instant) {
         let mut refusals = 0;
-        self.blocked = false;
         while !self.postponed.is_empty() {
-            let result = self.socket.try_io(Interest::WRITABLE, || send(self.socket.as_fd(), &self.postponed));
-            match result {
+            match send(self.socket.as_fd(), &self.postponed) {
                 Ok(packets) => self.count_sent(packets),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.blocked = true;
@@ -159,7 +159,9 @@ impl UdpCollector {
     fn go_on(&mut self, ctx: &mut Context<Self>) {
         let now = Instant::now();
         let was_blocked = self.blocked;
-        self.flush(now);
+        if !was_blocked {
+            self.flush(now);
+        }
         if self.postponed.is_over() {
             let dropped = self.postponed.drop_newest();
             self.counter.dropped(dropped, DropReason::PostponedFull, &"the system takes no more datagrams", now);
@@ -181,9 +183,18 @@ impl UdpCollector {
     }
 
     fn wait_until_writable(&self, ctx: &mut Context<Self>) {
-        let socket = Rc::clone(&self.socket);
-        let writable = async move { socket.writable().await };
-        ctx.spawn(writable.into_actor(self).map(|_, collector, ctx| {
+        let watched = self.socket.try_clone().and_then(UdpSocket::from_std);
+        let writable = async move {
+            // Who begins to watch is told at once if there is room by now.
+            let is_writable = match watched {
+                Ok(watched) => watched.writable().await.is_ok(),
+                Err(_) => false,
+            };
+            if !is_writable {
+                tokio::time::sleep(UNWATCHED_WAIT).await;
+            }
+        };
+        ctx.spawn(writable.into_actor(self).map(|(), collector, ctx| {
             collector.blocked = false;
             collector.go_on(ctx);
         }));

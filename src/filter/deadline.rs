@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
+use super::ticker::TICK;
 use crate::wire::CapturedAt;
 
 /// The time that a call may take.
@@ -57,6 +58,11 @@ impl From<CapturedAt> for Now {
     }
 }
 
+/// What a call gets whose time on the wall is over, once: so much time of computing. Nearly all that miss a deadline on the
+/// wall were kept from the processor, and are through with what little they still had to do; who really computes ends
+/// this much later.
+const GRACE: Duration = TICK;
+
 /// When the call at hand must end.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Deadline {
@@ -72,6 +78,11 @@ impl Deadline {
             Clock::Wall => Self::Wall(Instant::now() + budget.time),
             Clock::Thread => Self::Thread(computed().saturating_add(budget.time)),
         }
+    }
+
+    /// For a call whose time is over: when it must end after all. `None`: now.
+    pub(super) fn extended(self) -> Option<Self> {
+        matches!(self, Self::Wall(_)).then(|| Self::Thread(computed().saturating_add(GRACE)))
     }
 
     /// What is left; nothing when it is over.
@@ -100,6 +111,18 @@ mod tests {
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!(wall.left(), Duration::ZERO);
         assert!(computing.left() > Duration::from_millis(10), "{:?}", computing.left());
+    }
+
+    #[test]
+    fn who_was_kept_from_the_processor_may_go_on_once() {
+        let deadline = Deadline::begin(Budget::wall(Duration::from_millis(2)));
+        std::thread::sleep(Duration::from_millis(5));
+        assert_eq!(deadline.left(), Duration::ZERO);
+        let extended = deadline.extended().unwrap();
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(extended.left() > GRACE / 2, "{:?}", extended.left());
+        assert!(extended.extended().is_none());
+        assert!(Deadline::begin(Budget::computing(Duration::ZERO)).extended().is_none());
     }
 
     #[test]

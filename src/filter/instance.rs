@@ -92,7 +92,7 @@ impl Instance {
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(filter.limits().hostcall_octets_max);
         store.set_max_component_handles(filter.limits().handles_max);
-        store.epoch_deadline_callback(|store| Ok(go_on_or_end(store.data())));
+        store.epoch_deadline_callback(|mut store| Ok(go_on_or_end(store.data_mut())));
         store.data_mut().call.begin(now, false);
         set_deadline(&mut store, budget)?;
         let fuel = set_fuel(&mut store, filter, 1)?;
@@ -247,7 +247,11 @@ fn set_fuel(store: &mut Store<State>, filter: &Filter, packets: usize) -> Result
 
 /// The epoch has passed the deadline's ticks. They are of time on the wall: whether the call's own time is over as
 /// well is asked here.
-fn go_on_or_end(state: &State) -> UpdateDeadline {
+fn go_on_or_end(state: &mut State) -> UpdateDeadline {
+    let is_over = |deadline: &Deadline| deadline.left().is_zero();
+    if state.call.deadline.as_ref().is_some_and(is_over) {
+        state.call.deadline = state.call.deadline.and_then(Deadline::extended);
+    }
     let left = state.call.deadline.map_or(Duration::ZERO, Deadline::left);
     let ticks = Ticker::ticks(left);
     if left.is_zero() || !state.ticker.cover(ticks, Instant::now()) {

@@ -338,7 +338,7 @@ impl CollectorSeed {
         let theirs = Arc::clone(&backlog);
         let (drain, to): (Recipient<Drain>, Recipient<Deliver>) = match way {
             Way::Udp { socket, postponed_max } => {
-                let actor = UdpCollector::new(socket, encoding, postponed_max, counter, theirs)?.start();
+                let actor = UdpCollector::new(socket, encoding, postponed_max, counter, theirs).start();
                 (actor.clone().recipient(), actor.recipient())
             }
             Way::Tcp { to, connector, stream } => {

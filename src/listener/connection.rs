@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use actix::fut::ActorFutureExt;
 use actix::{Actor, ActorContext, AsyncContext, Context, Handler, ResponseFuture, StreamHandler, WrapFuture};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_core::Stream;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -27,6 +28,8 @@ use crate::wire::{FrameError, Framer, RejectReason};
 
 /// Octets that one read may bring: enough for the largest packet.
 const READ_OCTETS: usize = 64 << 10;
+/// A read that brings less is copied out of the block that the next one uses again.
+const COPIED_BELOW_OCTETS: usize = READ_OCTETS / 8;
 
 /// Owns one connection: reads, cuts packets, decodes them and hands them on. It reads on when its batches are done,
 /// so an agent feels that a chain is slow, and nobody else does.
@@ -82,11 +85,7 @@ impl Connection {
             self.close(CloseReason::TenantConnectionsFull, ctx);
             return;
         }
-        let read = {
-            let mut arena = self.shared.arena.borrow_mut();
-            arena.reserve(READ_OCTETS);
-            self.stream.try_read_buf(&mut *arena).map(|_| arena.split().freeze())
-        };
+        let read = read_ready(&self.stream, &mut self.shared.arena.borrow_mut());
         match read {
             Ok(octets) if octets.is_empty() => self.end_of_stream(ctx),
             Ok(octets) if self.tunnel.is_some() => self.take_tls(&octets, ctx),
@@ -233,6 +232,32 @@ impl Connection {
             }
         });
     }
+}
+
+/// Reads, and tells the runtime that nothing is left if there were fewer octets than there was room for: to ask again for
+/// nothing is a system call for every packet that comes alone. What comes after that, epoll tells anew.
+///
+/// A read that brings little is copied, so that a packet that waits somewhere does not hold a whole block.
+fn read_ready(stream: &TcpStream, arena: &mut BytesMut) -> io::Result<Bytes> {
+    arena.reserve(READ_OCTETS);
+    let mut read = Err(io::ErrorKind::WouldBlock.into());
+    let room = arena.capacity();
+    // What this says of it is told to the runtime, and `read` is what there is to know.
+    let _ = stream.try_io(Interest::READABLE, || {
+        read = stream.try_read_buf(arena);
+        match &read {
+            Ok(octets) if *octets > 0 && *octets < room => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    read.map(|octets| {
+        if octets >= COPIED_BELOW_OCTETS {
+            return arena.split().freeze();
+        }
+        let copy = Bytes::copy_from_slice(arena);
+        arena.clear();
+        copy
+    })
 }
 
 const fn reject_reason(error: FrameError) -> RejectReason {

@@ -29,6 +29,15 @@ pub(super) struct Datagram {
     pub(super) peer: SocketAddr,
 }
 
+/// What a receive says beside the datagrams.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    /// Datagrams that the kernel dropped since it last said so.
+    pub(super) kernel_dropped: u32,
+    /// The system had no more than these.
+    pub(super) is_all: bool,
+}
+
 /// Receives datagrams in batches.
 #[derive(Debug)]
 pub(super) struct Receiver {
@@ -54,12 +63,13 @@ impl Receiver {
         }
     }
 
-    /// Takes what is there, without waiting. Gives the datagrams that the kernel dropped since it last said so.
+    /// Takes what is there, without waiting.
     ///
     /// # Errors
     /// `WouldBlock` if nothing is there, or what the system says.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, datagrams: &mut Vec<Datagram>) -> io::Result<u32> {
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, datagrams: &mut Vec<Datagram>) -> io::Result<Arrival> {
         let arrived = self.fill(socket)?;
+        let is_all = arrived.count < self.wanted;
         self.wanted = match arrived.count {
             count if count == self.wanted => (self.wanted * 2).min(DATAGRAMS_MAX),
             count if count < self.wanted / 4 => self.wanted / 2,
@@ -75,7 +85,7 @@ impl Receiver {
         let dropped = arrived.kernel_dropped.unwrap_or(self.kernel_dropped);
         let since = dropped.wrapping_sub(self.kernel_dropped);
         self.kernel_dropped = dropped;
-        Ok(since)
+        Ok(Arrival { kernel_dropped: since, is_all })
     }
 
     fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<Arrived> {
@@ -259,6 +269,23 @@ mod tests {
         assert!(pair.receiver.lent.len() <= 2, "{} slabs were lent", pair.receiver.lent.len());
     }
 
+    /// To ask a system again that had fewer than it was asked for is to ask for nothing, mostly; it is not asked then.
+    #[test]
+    fn all_that_was_there_was_taken_if_there_was_room_for_more() {
+        let mut pair = Pair::new();
+        let mut received = Vec::new();
+        for index in 0..12 {
+            pair.sender.send(&datagram(index, 100)).unwrap();
+        }
+        // It asks for eight at first.
+        let first = pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap();
+        assert_eq!((first.is_all, received.len()), (false, 8));
+        let second = pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap();
+        assert_eq!((second.is_all, received.len()), (true, 12));
+        let nothing = pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+    }
+
     #[test]
     fn a_lone_packet_holds_no_slab() {
         let mut pair = Pair::new();
@@ -278,13 +305,13 @@ mod tests {
         }
         let mut received = Vec::new();
         let mut dropped = 0;
-        while let Ok(since) = pair.receiver.receive(pair.socket.as_fd(), &mut received) {
-            dropped += since;
+        while let Ok(arrival) = pair.receiver.receive(pair.socket.as_fd(), &mut received) {
+            dropped += arrival.kernel_dropped;
         }
         assert!(!received.is_empty() && received.len() < 200);
         // The count comes with the next datagram that fits.
         pair.sender.send(b"one more").unwrap();
-        dropped += pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap();
+        dropped += pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap().kernel_dropped;
         assert_eq!(usize::try_from(dropped).unwrap() + received.len(), 201);
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::UDP_BATCHES_MAX;
 use super::intake::{Intake, Tally, received};
-use super::receive::{Datagram, Receiver};
+use super::receive::{Arrival, Datagram, Receiver};
 use crate::config::Transport;
 use crate::ledger::ListenerCount;
 use crate::message::{Batch, Drain, wall_clock};
@@ -68,12 +68,12 @@ impl UdpListener {
         let (receiver, datagrams) = (&mut self.receiver, &mut self.datagrams);
         let mut receive = || receiver.receive(self.socket.as_fd(), datagrams);
         let result = match self.draining {
-            None => self.socket.try_io(Interest::READABLE, receive),
+            None => receive_ready(&self.socket, receive),
             // Past the runtime, which may not have heard yet of what the kernel already has.
             Some(_) => receive(),
         };
         match result {
-            Ok(kernel_dropped) => {
+            Ok(Arrival { kernel_dropped, .. }) => {
                 if kernel_dropped > 0 {
                     let id = self.intake.id();
                     self.intake.page().write().listener(id, ListenerCount::KernelDropped, kernel_dropped.into());
@@ -111,6 +111,20 @@ impl UdpListener {
         if self.chains.try_send(Batch { packets, connection: None, permit }).is_err() {
             self.intake.count_lost(count);
         }
+    }
+}
+
+/// Receives, and tells the runtime that nothing is left if the system had fewer datagrams than it was asked for: to ask
+/// again for nothing is a system call for every packet that comes alone. What comes after that, epoll tells anew.
+fn receive_ready(socket: &UdpSocket, mut receive: impl FnMut() -> io::Result<Arrival>) -> io::Result<Arrival> {
+    let mut arrival = None;
+    let result = socket.try_io(Interest::READABLE, || {
+        let Arrival { is_all, .. } = *arrival.insert(receive()?);
+        if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    match arrival {
+        Some(arrival) => Ok(arrival),
+        None => Err(result.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())),
     }
 }
 
@@ -166,13 +180,12 @@ impl Stream for Readable {
     type Item = HasDatagrams;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut TaskContext<'_>) -> Poll<Option<HasDatagrams>> {
-        if self.yielded {
-            self.yielded = false;
+        // An error shows again when we receive.
+        let _ = ready!(self.socket.poll_recv_ready(cx));
+        if std::mem::take(&mut self.yielded) {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        // An error shows again when we receive.
-        let _ = ready!(self.socket.poll_recv_ready(cx));
         self.yielded = true;
         Poll::Ready(Some(HasDatagrams))
     }

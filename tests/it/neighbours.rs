@@ -365,7 +365,7 @@ fn whatever_a_filter_does_the_other_tenants_packets_arrive_and_it_is_counted_and
         BOTH_LISTENERS,
         &collector("honest", &honest.to()),
         &collector("hostile", &hostile.to()),
-        &filter("honest", ""),
+        &filter("honest", "limits = { fast_deadline = \"1s\" }"),
     ]
     .concat();
     // In the slow lane at once, as it is the faults that are of interest here, and not the lanes.
