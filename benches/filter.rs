@@ -31,8 +31,14 @@ fn main() {
     let folder = tempfile::tempdir().unwrap();
     let empty = measured(folder.path(), "empty", Guest::default());
     let trivial = measured(folder.path(), "trivial", guests::TRIVIAL);
+    let records = measured(folder.path(), "records", guests::TRIVIAL_RECORDS);
     check(&trivial);
-    for (name, filter) in [("empty call", &empty), ("scalars and 64 octets of each payload", &trivial)] {
+    check(&records);
+    for (name, filter) in [
+        ("empty call", &empty),
+        ("packed scalars and 64 octets of each payload", &trivial),
+        ("scalars as records and the same", &records),
+    ] {
         for packets in BATCHES {
             let mut instance = start(filter);
             let mut work = work(packets);

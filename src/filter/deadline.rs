@@ -73,9 +73,9 @@ pub(super) enum Deadline {
 
 impl Deadline {
     /// The budget's end for a call that begins now, on this thread.
-    pub(super) fn begin(budget: Budget) -> Self {
+    pub(super) fn begin(budget: Budget, now: Instant) -> Self {
         match budget.clock {
-            Clock::Wall => Self::Wall(Instant::now() + budget.time),
+            Clock::Wall => Self::Wall(now + budget.time),
             Clock::Thread => Self::Thread(computed().saturating_add(budget.time)),
         }
     }
@@ -107,7 +107,10 @@ mod tests {
     #[test]
     fn time_in_which_the_thread_sleeps_is_no_time_of_computing() {
         let (wall, computing) = (Duration::from_millis(20), Duration::from_millis(20));
-        let (wall, computing) = (Deadline::begin(Budget::wall(wall)), Deadline::begin(Budget::computing(computing)));
+        let (wall, computing) = (
+            Deadline::begin(Budget::wall(wall), Instant::now()),
+            Deadline::begin(Budget::computing(computing), Instant::now()),
+        );
         std::thread::sleep(Duration::from_millis(30));
         assert_eq!(wall.left(), Duration::ZERO);
         assert!(computing.left() > Duration::from_millis(10), "{:?}", computing.left());
@@ -115,21 +118,21 @@ mod tests {
 
     #[test]
     fn who_was_kept_from_the_processor_may_go_on_once() {
-        let deadline = Deadline::begin(Budget::wall(Duration::from_millis(2)));
+        let deadline = Deadline::begin(Budget::wall(Duration::from_millis(2)), Instant::now());
         std::thread::sleep(Duration::from_millis(5));
         assert_eq!(deadline.left(), Duration::ZERO);
         let extended = deadline.extended().unwrap();
         std::thread::sleep(Duration::from_millis(5));
         assert!(extended.left() > GRACE / 2, "{:?}", extended.left());
         assert!(extended.extended().is_none());
-        assert!(Deadline::begin(Budget::computing(Duration::ZERO)).extended().is_none());
+        assert!(Deadline::begin(Budget::computing(Duration::ZERO), Instant::now()).extended().is_none());
     }
 
     #[test]
     fn computing_uses_the_budget_up() {
         // Before the budget begins: no thread computes more than time goes by.
         let begun = Instant::now();
-        let deadline = Deadline::begin(Budget::computing(Duration::from_millis(5)));
+        let deadline = Deadline::begin(Budget::computing(Duration::from_millis(5)), Instant::now());
         while deadline.left() > Duration::ZERO {
             assert!(begun.elapsed() < Duration::from_secs(30));
         }

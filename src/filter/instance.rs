@@ -146,7 +146,7 @@ impl Instance {
         let call = &mut self.store.data_mut().call;
         *work = std::mem::take(&mut call.work);
         call.part = Part::default();
-        let verdicts = result.and_then(|verdicts| checked(&verdicts, part.len()));
+        let verdicts = result.and_then(|verdicts| checked(verdicts, part.len()));
         let verdicts = verdicts.map_err(|fault| with_refused_growth(fault, &mut self.store))?;
         let state = self.store.data_mut();
         let state_lost = state.commit();
@@ -225,8 +225,9 @@ fn set_deadline(store: &mut Store<State>, budget: Budget) -> Result<(), Fault> {
     let ticks = Ticker::ticks(budget.time());
     store.set_epoch_deadline(ticks);
     let state = store.data_mut();
-    state.call.deadline = Some(Deadline::begin(budget));
-    if state.ticker.cover(ticks, Instant::now()) {
+    let now = Instant::now();
+    state.call.deadline = Some(Deadline::begin(budget, now));
+    if state.ticker.cover(ticks, now) {
         return Ok(());
     }
     Err(Fault::new(FaultKind::TickerLate, "the thread that ends overlong calls is late, so no guest may run"))
@@ -283,25 +284,25 @@ fn with_refused_growth(fault: Fault, store: &mut Store<State>) -> Fault {
     }
 }
 
-fn checked(verdicts: &[callbacks::Verdict], len: usize) -> Result<Vec<Verdict>, Fault> {
+fn checked(verdicts: Vec<callbacks::Verdict>, len: usize) -> Result<Vec<Verdict>, Fault> {
     if !verdicts.is_empty() && verdicts.len() != len {
         let text = format!("{} verdicts for {len} packets", verdicts.len());
         return Err(Fault::new(FaultKind::BadResult, text));
     }
-    let verdict = |verdict: &callbacks::Verdict| match verdict {
+    let verdict = |verdict: callbacks::Verdict| match verdict {
         callbacks::Verdict::Pass => Verdict::Pass,
         callbacks::Verdict::Skip => Verdict::Skip,
         callbacks::Verdict::Drop => Verdict::Drop,
     };
-    Ok(verdicts.iter().map(verdict).collect())
+    Ok(verdicts.into_iter().map(verdict).collect())
 }
 
 /// Puts the edited packets in their places and gives their number.
 fn commit(call: &mut Call, work: &mut Work, part: &Part) -> usize {
     let mut edited = 0;
     for (place, draft) in part.places().zip(call.drafts.drain(..)) {
-        let (Some(draft), Some(received)) = (draft, work.packets.get_mut(place)) else { continue };
-        received.packet = draft.into_packet();
+        let Some(draft) = draft else { continue };
+        work.replace(place, draft.into_packet());
         edited += 1;
     }
     edited

@@ -17,7 +17,7 @@ use super::ticker::Ticker;
 use super::work::{Part, Work};
 use crate::config::{CollectorId, Limit, Limits, ProtoHep, Subscription};
 use crate::message::{Backlog, Received};
-use crate::wire::{Draft, Head, Packet};
+use crate::wire::{Draft, Head, Packet, SipIndex};
 
 /// A collector that a filter may open.
 #[derive(Clone, Debug)]
@@ -199,6 +199,22 @@ impl Call {
             let skipped = self.work.marks.get(place)?.skipped;
             Some((self.view(index)?, skipped))
         })
+    }
+
+    /// A part of a packet's SIP: of one that this call has edited by a scan, of another one by its index, which all filters
+    /// of the chain share.
+    pub(super) fn sip(
+        &mut self,
+        index: u32,
+        by_index: impl for<'a> FnOnce(&SipIndex, &'a [u8]) -> Option<&'a [u8]>,
+        by_scan: impl for<'a> FnOnce(&'a [u8]) -> Option<&'a [u8]>,
+    ) -> Option<Vec<u8>> {
+        let index = usize::try_from(index).ok()?;
+        if let Some(Some(draft)) = self.drafts.get(index) {
+            return by_scan(draft.readable_payload()).map(<[u8]>::to_vec);
+        }
+        let (received, sip) = self.work.sip(self.part.place(index)?)?;
+        by_index(sip, received.packet.readable_payload()).map(<[u8]>::to_vec)
     }
 
     /// The packet for editing.

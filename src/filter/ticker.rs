@@ -13,12 +13,14 @@ use wasmtime::EngineWeak;
 
 /// The time between two ticks: the grain of every deadline.
 pub(super) const TICK: Duration = Duration::from_millis(1);
+const TICKS_PER_SECOND: u64 = 1_000;
 /// Ticks that the ticker goes on after the last deadline, so that traffic that comes every few milliseconds does not
 /// wake a sleeping thread for every batch.
 const LINGER_TICKS: u64 = 100;
 /// A ticker that has not ticked for so long while it should is taken for dead. Far above what a loaded machine does to
 /// a sleeping thread (26 ms measured), as no guest runs from then on.
 const LATE: Duration = Duration::from_secs(1);
+const LATE_NANOS: u64 = LATE.as_secs() * 1_000_000_000;
 
 /// Ends overlong calls.
 #[derive(Debug)]
@@ -59,7 +61,9 @@ impl Ticker {
 
     /// How many ticks a deadline is.
     pub(super) fn ticks(deadline: Duration) -> u64 {
-        u64::try_from(deadline.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX).max(1)
+        // Not by `Duration::as_nanos`: to divide 128 bits takes as long as some calls.
+        let in_part = u64::from(deadline.subsec_nanos().div_ceil(TICK.subsec_nanos()));
+        deadline.as_secs().saturating_mul(TICKS_PER_SECOND).saturating_add(in_part).max(1)
     }
 
     /// Sees to it that the epoch passes a deadline of so many ticks from now, which the caller has set already.
@@ -78,8 +82,7 @@ impl Ticker {
             self.thread.unpark();
             return true;
         }
-        let late = u64::try_from(LATE.as_nanos()).unwrap_or(u64::MAX);
-        now.saturating_sub(shared.last_beat.load(Ordering::Relaxed)) < late
+        now.saturating_sub(shared.last_beat.load(Ordering::Relaxed)) < LATE_NANOS
     }
 
     /// Whether the thread sleeps: an idle gateway must not tick.
@@ -129,7 +132,8 @@ impl Shared {
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+        let since = at.saturating_duration_since(self.start);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
     }
 }
 
@@ -175,7 +179,10 @@ mod tests {
 
     #[test]
     fn a_deadline_is_at_least_a_tick() {
-        let ticks = [0, 1, 1_000_000, 1_000_001, 50_000_000].map(|nanos| Ticker::ticks(Duration::from_nanos(nanos)));
-        assert_eq!(ticks, [1, 1, 1, 2, 50]);
+        let ticks = [0, 1, 1_000_000, 1_000_001, 50_000_000, 1_000_000_000, 60_000_000_001]
+            .map(|nanos| Ticker::ticks(Duration::from_nanos(nanos)));
+        assert_eq!(ticks, [1, 1, 1, 2, 50, 1_000, 60_001]);
+        assert_eq!(Ticker::ticks(Duration::MAX), u64::MAX);
+        assert_eq!(TICK.as_secs_f64() * 1_000.0, 1.0, "TICKS_PER_SECOND");
     }
 }

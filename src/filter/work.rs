@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::message::Received;
+use crate::wire::{Packet, SipIndex};
 
 /// What the filters so far have said of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -79,20 +80,51 @@ impl Part {
 }
 
 /// Packets on their way through a chain, each with its mark.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Work {
     /// The packets, as the filters so far have left them.
     pub packets: Vec<Received>,
     /// One for each packet.
     pub marks: Vec<Mark>,
+    /// What the filters so far had looked up in payloads that are SIP: each message is read once for all filters of a
+    /// chain, and once more if its payload was edited. Empty until somebody asks.
+    indices: Vec<Option<Box<SipIndex>>>,
 }
+
+impl PartialEq for Work {
+    /// What was looked up is no difference.
+    fn eq(&self, other: &Self) -> bool {
+        self.packets == other.packets && self.marks == other.marks
+    }
+}
+
+impl Eq for Work {}
 
 impl Work {
     /// Packets that no filter has seen.
     #[must_use]
     pub fn new(packets: Vec<Received>) -> Self {
         let marks = vec![Mark::default(); packets.len()];
-        Self { packets, marks }
+        Self { packets, marks, indices: Vec::new() }
+    }
+
+    /// The packet at that place, and where what lies in its payload.
+    pub(super) fn sip(&mut self, place: usize) -> Option<(&Received, &SipIndex)> {
+        if self.indices.len() != self.packets.len() {
+            self.indices.resize_with(self.packets.len(), || None);
+        }
+        let received = self.packets.get(place)?;
+        let index = self.indices.get_mut(place)?;
+        Some((received, index.get_or_insert_with(|| Box::new(SipIndex::of(received.packet.readable_payload())))))
+    }
+
+    /// Puts an edited packet in its place.
+    pub(super) fn replace(&mut self, place: usize, packet: Packet) {
+        let Some(received) = self.packets.get_mut(place) else { return };
+        received.packet = packet;
+        if let Some(index) = self.indices.get_mut(place) {
+            *index = None;
+        }
     }
 
     /// How many packets there are.
@@ -119,13 +151,48 @@ impl Work {
         }
         let mut marks = self.marks.iter();
         self.packets.retain(|_| marks.next().is_some_and(&wanted));
+        let mut marks = self.marks.iter();
+        self.indices.retain(|_| marks.next().is_some_and(&wanted));
         self.marks.retain(wanted);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::message::Origin;
+    use crate::wire::{CapturedAt, Pack, PayloadType, Version, decode};
+
+    #[test]
+    fn a_message_is_indexed_anew_when_its_packet_was_edited_and_keeps_its_index_when_others_go() {
+        let packet = |text: &'static str| {
+            let pack = Pack {
+                ip_protocol: 17,
+                flow: None,
+                captured_at: None,
+                payload_type: PayloadType::SIP,
+                agent_id: 1,
+                chunks: Vec::new(),
+                payload: Some(Bytes::from_static(text.as_bytes())),
+            };
+            decode(pack.encode(Version::Hep3).unwrap()).unwrap()
+        };
+        let texts = ["BYE sip:a SIP/2.0\r\nTo: a\r\n\r\n", "ACK sip:a SIP/2.0\r\nTo: b\r\n\r\n"];
+        let origin = Origin::ours(CapturedAt::default());
+        let mut work = Work::new(texts.map(|text| Received { packet: packet(text), origin }).to_vec());
+        let to = |work: &mut Work, place| {
+            let (received, sip) = work.sip(place)?;
+            sip.header(received.packet.payload(), b"to").map(<[u8]>::to_vec)
+        };
+        assert_eq!([0, 1, 2].map(|place| to(&mut work, place)), [Some(b"a".to_vec()), Some(b"b".to_vec()), None]);
+        work.replace(1, packet("INVITE sip:a SIP/2.0\r\nVia: x\r\nTo: c\r\n\r\n"));
+        assert_eq!(to(&mut work, 1), Some(b"c".to_vec()));
+        work.marks[0].gone = true;
+        work.sweep();
+        assert_eq!([0, 1].map(|place| to(&mut work, place)), [Some(b"c".to_vec()), None]);
+    }
 
     #[test]
     fn the_halves_of_a_part_are_its_packets_in_order() {

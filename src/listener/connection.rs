@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::CONNECTION_BATCHES_MAX;
-use super::intake::{Tally, received};
+use super::intake::{Taken, Tally};
 use super::limits::Admitted;
 use super::tcp::Shared;
 use crate::config::Transport;
@@ -47,6 +47,8 @@ pub(super) struct Connection {
     /// For the next batch. Nothing is read without it.
     permit: Option<OwnedSemaphorePermit>,
     last_read: Instant,
+    /// As many are likely to come with the next one.
+    packets_of_last_read: usize,
     closed: Option<CloseReason>,
     drained: Vec<oneshot::Sender<()>>,
     _admitted: Admitted,
@@ -73,6 +75,7 @@ impl Connection {
             connected: None,
             room,
             last_read: Instant::now(),
+            packets_of_last_read: 0,
             closed: None,
             drained: Vec::new(),
             _admitted: admitted,
@@ -152,19 +155,17 @@ impl Connection {
         self.last_read = Instant::now();
         let mut intake = self.shared.intake.borrow_mut();
         let origin = intake.origin(self.transport(), self.peer, self.local, wall_clock());
-        let mut tally = Tally::default();
-        let mut packets = Vec::new();
+        let mut taken = Taken::with_capacity(self.packets_of_last_read);
         self.framer.push(octets);
         let end = loop {
             match self.framer.next_packet() {
-                Ok(Some(octets)) => {
-                    let packet = intake.take(octets, self.peer, self.last_read, &mut tally);
-                    packets.extend(packet.map(|packet| received(packet, origin)));
-                }
+                Ok(Some(octets)) => intake.take(octets, origin, self.last_read, &mut taken),
                 Ok(None) => break None,
                 Err(error) => break Some(error),
             }
         };
+        let Taken { packets, mut tally } = taken;
+        self.packets_of_last_read = packets.len();
         if let Some(error) = end {
             let (reason, partial) = (reject_reason(error), self.framer.partial_octets());
             intake.reject_unread(reason, &error, partial, self.peer, self.last_read, &mut tally);

@@ -11,7 +11,7 @@ use crate::config::{ListenerId, Transport};
 use crate::ledger::{DropReason, ListenerCount, Page};
 use crate::message::{Origin, Received};
 use crate::pace::Repeated;
-use crate::wire::{AgentIdOrder, CapturedAt, InflateLimits, PACKET_OCTETS_MAX, Packet, RejectReason, decode, inflate};
+use crate::wire::{AgentIdOrder, CapturedAt, InflateLimits, PACKET_OCTETS_MAX, RejectReason, decode, inflate};
 
 /// Log lines about packets that were rejected, for each listener and worker: a flood of garbage must not become a
 /// flood of lines. All are counted.
@@ -41,7 +41,22 @@ impl fmt::Debug for Intake {
     }
 }
 
-/// What a batch brought, to be counted at once.
+/// What a batch brought.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    /// What goes on.
+    pub(super) packets: Vec<Received>,
+    pub(super) tally: Tally,
+}
+
+impl Taken {
+    /// A batch of about so many packets.
+    pub(super) fn with_capacity(packets: usize) -> Self {
+        Self { packets: Vec::with_capacity(packets), tally: Tally::default() }
+    }
+}
+
+/// What of a batch is to be counted at once.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     received: u64,
@@ -97,26 +112,37 @@ impl Intake {
         &self.page
     }
 
-    /// Decodes one packet. `None`: it was rejected, or a keep-alive, and is in the tally.
-    pub(super) fn take(&mut self, octets: Bytes, peer: SocketAddr, now: Instant, tally: &mut Tally) -> Option<Packet> {
+    /// Decodes one packet and puts it behind the others, unless it is rejected, or a keep-alive.
+    #[inline]
+    pub(super) fn take(&mut self, octets: Bytes, origin: Origin, now: Instant, taken: &mut Taken) {
+        let tally = &mut taken.tally;
         tally.received += 1;
         tally.octets += wide(octets.len());
-        let octets = if self.unpacks_gzip { self.unpacked(octets, peer, now, tally)? } else { octets };
+        let octets = if self.unpacks_gzip {
+            let Some(octets) = self.unpacked(octets, origin.peer, now, tally) else { return };
+            octets
+        } else {
+            octets
+        };
         let length = octets.len();
-        match decode(octets) {
-            Ok(packet) if packet.is_keep_alive() => {
-                tally.keep_alives += 1;
-                None
-            }
-            Ok(packet) => {
-                tally.trimmed += wide(length - packet.octets().len());
-                Some(self.agent_ids.corrected(&packet).unwrap_or(packet))
-            }
+        let packet = match decode(octets) {
+            Ok(packet) => packet,
             Err(rejected) => {
                 tally.rejected.push(rejected.reason());
-                self.tell(rejected.reason(), &rejected, peer, now);
-                None
+                return self.tell(rejected.reason(), &rejected, origin.peer, now);
             }
+        };
+        if packet.is_keep_alive() {
+            tally.keep_alives += 1;
+            return;
+        }
+        tally.trimmed += wide(length - packet.octets().len());
+        taken.packets.push(Received { packet, origin });
+        if self.agent_ids != AgentIdOrder::AsSent
+            && let Some(last) = taken.packets.last_mut()
+            && let Some(corrected) = self.agent_ids.corrected(&last.packet)
+        {
+            last.packet = corrected;
         }
     }
 
@@ -191,11 +217,6 @@ impl Intake {
     ) -> Origin {
         Origin { listener: Some(self.id), transport, peer, local, received_at }
     }
-}
-
-/// A packet and how it came.
-pub(super) const fn received(packet: Packet, origin: Origin) -> Received {
-    Received { packet, origin }
 }
 
 pub(super) fn wide(n: usize) -> u64 {

@@ -48,6 +48,8 @@ pub(super) struct Receiver {
     lent: Vec<Bytes>,
     /// What is longer than a slot. Not touched by ordinary traffic, so it takes no memory.
     rests: Vec<u8>,
+    /// Who sent the datagrams of the last system call.
+    peers: Vec<Option<SocketAddr>>,
     /// The kernel's count of datagrams that it dropped, as last told.
     kernel_dropped: u32,
 }
@@ -59,6 +61,7 @@ impl Receiver {
             slab: BytesMut::zeroed(SLAB_OCTETS),
             lent: Vec::new(),
             rests: vec![0; DATAGRAMS_MAX * REST_OCTETS],
+            peers: Vec::new(),
             kernel_dropped: 0,
         }
     }
@@ -72,16 +75,11 @@ impl Receiver {
         let is_all = arrived.count < self.wanted;
         self.wanted = match arrived.count {
             count if count == self.wanted => (self.wanted * 2).min(DATAGRAMS_MAX),
-            count if count < self.wanted / 4 => self.wanted / 2,
+            count if count <= self.wanted / 4 => self.wanted / 2,
             _ => self.wanted,
         };
         let lengths = arrived.lengths.get(..arrived.count).unwrap_or_default();
-        let octets = self.hand_out(lengths);
-        for (octets, peer) in octets.into_iter().zip(arrived.peers) {
-            if let Some(peer) = peer {
-                datagrams.push(Datagram { octets, peer });
-            }
-        }
+        self.hand_out(lengths, datagrams);
         let dropped = arrived.kernel_dropped.unwrap_or(self.kernel_dropped);
         let since = dropped.wrapping_sub(self.kernel_dropped);
         self.kernel_dropped = dropped;
@@ -96,12 +94,13 @@ impl Receiver {
             slots.take(self.wanted).map(|(slot, rest)| [IoSliceMut::new(slot), IoSliceMut::new(rest)]).collect();
         let results = recvmmsg(socket.as_raw_fd(), &mut headers, buffers.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
         let mut arrived = Arrived::default();
+        self.peers.clear();
         for result in results {
             if let Some(length) = arrived.lengths.get_mut(arrived.count) {
                 *length = result.bytes;
                 arrived.count += 1;
             }
-            arrived.peers.push(result.address.as_ref().and_then(socket_address));
+            self.peers.push(result.address.as_ref().and_then(socket_address));
             for message in result.cmsgs().into_iter().flatten() {
                 if let ControlMessageOwned::RxqOvfl(dropped) = message {
                     arrived.kernel_dropped = Some(dropped);
@@ -111,8 +110,8 @@ impl Receiver {
         Ok(arrived)
     }
 
-    /// The datagrams' octets: slices of the slab, or of a copy if they fill little of it.
-    fn hand_out(&mut self, lengths: &[usize]) -> Vec<Bytes> {
+    /// The datagrams: slices of the slab, or of a copy if they fill little of it.
+    fn hand_out(&mut self, lengths: &[usize], datagrams: &mut Vec<Datagram>) {
         let in_slots: usize = lengths.iter().map(|length| (*length).min(SLOT_OCTETS)).sum();
         let (whole, stride) = if in_slots < COPIED_BELOW_OCTETS {
             (self.copied(lengths, in_slots), None)
@@ -120,15 +119,14 @@ impl Receiver {
             (self.lend(), Some(SLOT_OCTETS))
         };
         let mut at = 0;
-        let mut handed_out = Vec::with_capacity(lengths.len());
-        for (index, length) in lengths.iter().enumerate() {
+        for (index, (length, peer)) in lengths.iter().zip(&self.peers).enumerate() {
             let in_slot = (*length).min(SLOT_OCTETS);
             let start = stride.map_or(at, |stride| index * stride);
             let octets = whole.slice(start..start + in_slot);
             at += in_slot;
-            handed_out.push(if *length > SLOT_OCTETS { self.joined(index, &octets, *length) } else { octets });
+            let octets = if *length > SLOT_OCTETS { self.joined(index, &octets, *length) } else { octets };
+            datagrams.extend(peer.map(|peer| Datagram { octets, peer }));
         }
-        handed_out
     }
 
     fn copied(&self, lengths: &[usize], octets: usize) -> Bytes {
@@ -170,13 +168,12 @@ impl Receiver {
 struct Arrived {
     count: usize,
     lengths: [usize; DATAGRAMS_MAX],
-    peers: Vec<Option<SocketAddr>>,
     kernel_dropped: Option<u32>,
 }
 
 impl Default for Arrived {
     fn default() -> Self {
-        Self { count: 0, lengths: [0; DATAGRAMS_MAX], peers: Vec::new(), kernel_dropped: None }
+        Self { count: 0, lengths: [0; DATAGRAMS_MAX], kernel_dropped: None }
     }
 }
 

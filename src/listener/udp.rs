@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::{Semaphore, oneshot};
 
 use super::UDP_BATCHES_MAX;
-use super::intake::{Intake, Tally, received};
+use super::intake::{Intake, Taken};
 use super::receive::{Arrival, Datagram, Receiver};
 use crate::config::Transport;
 use crate::ledger::ListenerCount;
@@ -92,14 +92,12 @@ impl UdpListener {
 
     fn hand_on(&mut self) {
         let (now, received_at) = (Instant::now(), wall_clock());
-        let mut tally = Tally::default();
-        let mut packets = Vec::with_capacity(self.datagrams.len());
+        let mut taken = Taken::with_capacity(self.datagrams.len());
         for Datagram { octets, peer } in self.datagrams.drain(..) {
-            if let Some(packet) = self.intake.take(octets, peer, now, &mut tally) {
-                let origin = self.intake.origin(Transport::Udp, peer, self.local, received_at);
-                packets.push(received(packet, origin));
-            }
+            let origin = self.intake.origin(Transport::Udp, peer, self.local, received_at);
+            self.intake.take(octets, origin, now, &mut taken);
         }
+        let Taken { packets, tally } = taken;
         let count = packets.len();
         let permit = Arc::clone(&self.room).try_acquire_owned().ok();
         let room = permit.is_some();

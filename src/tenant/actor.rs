@@ -18,6 +18,8 @@ use crate::ledger::{CollectorCount, DropReason, FaultKind, ListenerCount, Page, 
 use crate::message::{Batch, Connected, Drain, Outlet, Received};
 use crate::wire::{ChunkId, Draft};
 
+/// Counts of one filter's call, about.
+const TALLY: usize = 12;
 /// Results of the slow lane that may wait for their worker; the slow thread waits with the next one.
 const RESULTS_MAX: usize = 64;
 
@@ -214,7 +216,7 @@ impl Chains {
         let Some(home) = self.homes.get_mut(tenant.0) else { return };
         let Some(chain) = &mut home.chain else { return };
         let may_move = home.settings.lane == LaneChoice::Auto;
-        let mut tally = Tally::new();
+        let mut tally = if chain.is_empty() { Tally::new() } else { Tally::with_capacity(TALLY) };
         match job {
             Job::Batch(run, permit) => match chain.run(run, Lane::Fast, may_move, &mut tally) {
                 Ran::Through(done) => self.settle_batch(tenant, done, tally),

@@ -5,7 +5,7 @@
 //! leaves that open, the packet goes on, and if all filters that leave it open failed, the tenant's `on_error` decides.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::seat::{Moment, NoOutcome, Seat, Tally};
 use crate::config::OnError;
@@ -185,9 +185,8 @@ impl Chain {
     ) -> Result<Vec<Sent>, Fault> {
         let at = Moment::here(lane, may_move);
         let Some(seat) = self.seats.get_mut(seat) else { return Ok(Vec::new()) };
-        let began = Instant::now();
         let result = seat.on_tick(at, tally);
-        self.longest_call = self.longest_call.max(began.elapsed());
+        self.longest_call = self.longest_call.max(seat.take_longest_call());
         match result {
             Ok(outcome) => {
                 tally.push((seat.id(), SeatCount::Sent, wide(outcome.sent.len())));
@@ -221,12 +220,12 @@ impl Chain {
     fn call(&mut self, run: &mut Run, at: Moment, tally: &mut Tally) -> bool {
         let Some(seat) = self.seats.get_mut(run.seat) else { return true };
         let (part, end) = run.next_call(seat.wanted().as_deref());
-        let mut pending = if part.is_empty() { Vec::new() } else { vec![part] };
+        let mut next = Some(part).filter(|part| !part.is_empty());
+        let mut pending = Vec::new();
         let mut restarts = RESTARTS_MAX;
-        while let Some(part) = pending.pop() {
-            let began = Instant::now();
+        while let Some(part) = next.take().or_else(|| pending.pop()) {
             let result = seat.on_batch(&mut run.work, &part, at, tally);
-            self.longest_call = self.longest_call.max(began.elapsed());
+            self.longest_call = self.longest_call.max(seat.take_longest_call());
             match result {
                 Ok(outcome) => take_outcome(run, seat, &part, outcome, at, tally),
                 Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault))
@@ -299,14 +298,15 @@ fn take_outcome(run: &mut Run, seat: &mut Seat, part: &Part, outcome: Outcome, a
     }
     run.counts.dropped += dropped;
     let packets = wide(part.len());
-    tally.extend([
+    let counts = [
         (seat.id(), SeatCount::Packets, packets),
         (seat.id(), SeatCount::Passed, packets - skipped - dropped),
         (seat.id(), SeatCount::Skipped, skipped),
         (seat.id(), SeatCount::Dropped, dropped),
         (seat.id(), SeatCount::Edited, wide(outcome.edited)),
         (seat.id(), SeatCount::Sent, wide(outcome.sent.len())),
-    ]);
+    ];
+    tally.extend(counts.into_iter().filter(|(_, _, n)| *n > 0));
     run.sent.extend(outcome.sent);
     seat.count_drops(packets, dropped, at.now, tally);
 }

@@ -41,6 +41,8 @@ pub struct Seat {
     last_strike: Option<Instant>,
     standing: Arc<Standing>,
     drops: Drops,
+    /// The longest call, or start of an instance, since [`Seat::take_longest_call`].
+    longest_call: Duration,
     evidence: Option<Arc<Evidence>>,
     said: Repeated,
 }
@@ -83,6 +85,7 @@ impl Seat {
             last_strike: None,
             standing,
             drops: Drops::new(Instant::now()),
+            longest_call: Duration::ZERO,
             evidence,
             said: Repeated::new(LOG_LINES_MAX, LOG_WINDOW),
         }
@@ -148,7 +151,9 @@ impl Seat {
     /// What a call took, used and wrote, well or not.
     fn count_call(&mut self, instance: &mut Instance, lane: Lane, began: Instant, tally: &mut Tally) {
         let took = began.elapsed();
-        tally.push((self.id, SeatCount::Nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
+        self.longest_call = self.longest_call.max(took);
+        let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(took.subsec_nanos().into());
+        tally.push((self.id, SeatCount::Nanoseconds, nanos));
         tally.push((self.id, SeatCount::Took(took_bucket(took)), 1));
         instance.raise(self.standing.peaks());
         let deadline = if lane == Lane::Fast { Limit::FastDeadline } else { Limit::SlowDeadline };
@@ -211,7 +216,9 @@ impl Seat {
         let mut lines = Vec::new();
         let began = Instant::now();
         let started = self.filter.start(self.surroundings.clone(), budget, at.now(), &mut lines);
-        self.standing.peaks().raise(Limit::InitDeadline, micros(began.elapsed()));
+        let took = began.elapsed();
+        self.longest_call = self.longest_call.max(took);
+        self.standing.peaks().raise(Limit::InitDeadline, micros(took));
         self.write_log(lines, 0, at.now, tally);
         match started {
             Ok(instance) => {
@@ -250,6 +257,11 @@ impl Seat {
         if self.drops.add(packets, dropped, &self.standing, now) {
             self.say_quarantined(now, tally);
         }
+    }
+
+    /// The longest call since this was last asked.
+    pub(super) const fn take_longest_call(&mut self) -> Duration {
+        std::mem::replace(&mut self.longest_call, Duration::ZERO)
     }
 
     /// Holds a fault against the filter, and keeps the packets of the call.

@@ -120,7 +120,7 @@ fn set_payload(head: &mut Head, payload: Payload) {
 
 fn body_span(at: usize, chunk: Chunk<'_>) -> Span {
     let start = at + CHUNK_HEADER_OCTETS;
-    Span { start, end: start + chunk.body.len() }
+    Span::new(start, start + chunk.body.len())
 }
 
 fn fixed<const N: usize>(at: usize, chunk: Chunk<'_>) -> Result<[u8; N], Rejected> {
@@ -134,7 +134,7 @@ fn read_legacy(octets: &[u8], version: Version) -> Result<(Head, usize), Rejecte
     let too_short = Rejected::TooShort { version, needed: header_octets, actual: octets.len() };
     let Some((header, _)) = octets.split_at_checked(header_octets) else { return Err(too_short) };
     let mut head = read_legacy_header(header, version, family).ok_or(too_short)?;
-    head.payload = Payload::Plain(Span { start: header_octets, end: octets.len() });
+    head.payload = Payload::Plain(Span::new(header_octets, octets.len()));
     Ok((head, octets.len()))
 }
 

@@ -112,7 +112,7 @@ impl Draft {
         if self.head.version == Version::Hep3 {
             return self.set_chunk(ChunkId::PAYLOAD, payload);
         }
-        let header_octets = self.head.payload.span().map_or(0, |span| span.start);
+        let header_octets = self.head.payload.span().map_or(0, |span| span.start());
         let octets = header_octets + payload.len();
         if octets > DATAGRAM_OCTETS_MAX {
             let version = self.head.version;
@@ -146,7 +146,8 @@ impl Draft {
             let payload = self.readable_payload().to_vec();
             self.set_payload(&payload)?;
         }
-        let Some(payload) = self.head.payload.span().and_then(|span| self.octets.get_mut(span.start..span.end)) else {
+        let Some(payload) = self.head.payload.span().and_then(|span| self.octets.get_mut(span.start()..span.end()))
+        else {
             return Err(EditError::NoPayload);
         };
         for &(offset, length) in runs {
@@ -359,5 +360,5 @@ impl Draft {
 }
 
 fn payload_in<'a>(octets: &'a [u8], head: &Head) -> &'a [u8] {
-    head.payload.span().and_then(|span| octets.get(span.start..span.end)).unwrap_or_default()
+    head.payload.span().and_then(|span| octets.get(span.start()..span.end())).unwrap_or_default()
 }

@@ -39,7 +39,7 @@ pub use inflate::{InflateError, InflateLimits, deflate, inflate};
 pub use pack::{Missing, Pack, PackError, repack};
 pub use packet::{CapturedAt, Head, Packet, Payload, PayloadType, Span, Version};
 pub use rejected::{RejectReason, Rejected};
-pub use sip::{SIP_OCTETS_MAX, sip_header, sip_method};
+pub use sip::{SIP_OCTETS_MAX, SipIndex, sip_header, sip_method};
 
 /// Octets of the HEP3 header: magic and stated length.
 pub const HEADER_OCTETS: usize = 6;

@@ -185,7 +185,7 @@ pub fn repack(packet: &Packet, version: Version, missing: Missing) -> Result<Byt
 pub(super) fn parts(packet: &Packet) -> Pack {
     let head = packet.head();
     let payload = match head.payload {
-        Payload::Plain(span) => Some(packet.octets().slice(span.start..span.end)),
+        Payload::Plain(span) => Some(packet.octets().slice(span.start()..span.end())),
         Payload::Compressed(_) => packet.inflated().and_then(Result::ok).map(Bytes::copy_from_slice),
         Payload::Absent => None,
     };

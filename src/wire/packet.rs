@@ -121,21 +121,38 @@ impl Payload {
     }
 }
 
-/// A run of octets in a packet.
+/// A run of octets in a packet. Its offsets are as narrow as a packet lets them be, as packets are moved a lot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Span {
-    /// Offset of the first octet.
-    pub start: usize,
-    /// Offset behind the last one.
-    pub end: usize,
+    start: u32,
+    end: u32,
 }
 
 impl Span {
+    /// From the first octet to the one behind the last; beyond 4 GiB there is none.
+    #[must_use]
+    pub fn new(start: usize, end: usize) -> Self {
+        let narrow = |offset| u32::try_from(offset).unwrap_or(u32::MAX);
+        Self { start: narrow(start), end: narrow(end) }
+    }
+
+    /// Offset of the first octet.
+    #[must_use]
+    pub const fn start(self) -> usize {
+        self.start as usize
+    }
+
+    /// Offset behind the last one.
+    #[must_use]
+    pub const fn end(self) -> usize {
+        self.end as usize
+    }
+
     /// Octets in it.
     #[must_use]
     #[allow(clippy::len_without_is_empty)] // an empty span is as good as any other
     pub const fn len(self) -> usize {
-        self.end.saturating_sub(self.start)
+        self.end().saturating_sub(self.start())
     }
 
     /// Whether there are none.
@@ -307,6 +324,6 @@ impl Packet {
     }
 
     fn span(&self, span: Option<Span>) -> &[u8] {
-        span.and_then(|span| self.octets.get(span.start..span.end)).unwrap_or_default()
+        span.and_then(|span| self.octets.get(span.start()..span.end())).unwrap_or_default()
     }
 }

@@ -1,5 +1,7 @@
-//! As much of SIP as is needed to choose packets: the method, and one header. Copies nothing, looks at a bounded part of a
+//! As much of SIP as is needed to choose packets: the method, and headers. Copies nothing, looks at a bounded part of a
 //! message, and takes broken SIP as far as it makes sense.
+//!
+//! Who wants one thing of a message asks [`sip_method`] or [`sip_header`]; who may want more makes a [`SipIndex`] of it.
 
 use memchr::{memchr, memchr_iter, memchr2};
 
@@ -37,11 +39,17 @@ const COMPACT: [(&[u8], u8); 19] = [
 #[must_use]
 pub fn sip_method(payload: &[u8]) -> Option<&[u8]> {
     let (_, line) = lines(payload).next()?;
-    if is_response(line) {
-        let sequence = sip_header(payload, b"cseq")?;
-        let (_, method) = sequence.split_at_checked(sequence.iter().position(u8::is_ascii_whitespace)?)?;
-        return method_in(method.trim_ascii_start());
-    }
+    if is_response(line) { method_in_sequence(sip_header(payload, b"cseq")?) } else { method_in_request(line) }
+}
+
+/// The method in the value of a `CSeq`.
+fn method_in_sequence(sequence: &[u8]) -> Option<&[u8]> {
+    let (_, method) = sequence.split_at_checked(sequence.iter().position(u8::is_ascii_whitespace)?)?;
+    method_in(method.trim_ascii_start())
+}
+
+/// The method in the first line of a request.
+fn method_in_request(line: &[u8]) -> Option<&[u8]> {
     // A request ends with its version; without that, any text could be one.
     let version = line.rsplit(|octet| *octet == b' ').next()?;
     if !starts_with_ignoring_case(version, b"SIP/") {
@@ -76,6 +84,87 @@ pub fn sip_header<'a>(payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     }
     let (start, end) = found?;
     Some(payload.get(start..end)?.trim_ascii())
+}
+
+/// Where what lies in a message: made in one pass over it, and then any header is found without looking at the message
+/// again. It belongs to that message, and knows of it what [`sip_method`] and [`sip_header`] know.
+#[derive(Clone, Debug, Default)]
+pub struct SipIndex {
+    /// The method of a request.
+    request: Option<Run>,
+    is_response: bool,
+    /// Name and value of each header, in order, with white space around them.
+    headers: Vec<(Run, Run)>,
+}
+
+/// Offsets of a part of a message: its first octet, and the one behind it.
+type Run = (u16, u16);
+
+/// Headers of most messages.
+const HEADERS: usize = 24;
+
+impl SipIndex {
+    /// Of what may be SIP.
+    #[must_use]
+    pub fn of(payload: &[u8]) -> Self {
+        let mut all = lines(payload);
+        let Some((start, line)) = all.next() else { return Self::default() };
+        let mut index = Self { is_response: is_response(line), ..Self::default() };
+        if !index.is_response {
+            // It stands at the beginning of its line.
+            index.request = method_in_request(line).map(|method| run(start, start + method.len()));
+        }
+        if !names_sip(line) {
+            return index;
+        }
+        index.headers.reserve(HEADERS);
+        let mut folds_into_last = false;
+        for (start, line) in all {
+            let is_folded = line.first().is_some_and(|octet| matches!(octet, b' ' | b'\t'));
+            if is_folded {
+                if let Some((_, (_, end))) = index.headers.last_mut().filter(|_| folds_into_last) {
+                    *end = narrow(start + line.len());
+                }
+            } else if line.is_empty() {
+                break;
+            } else {
+                let colon = memchr(b':', line);
+                folds_into_last = colon.is_some();
+                let header = |colon| (run(start, start + colon), run(start + colon + 1, start + line.len()));
+                index.headers.extend(colon.map(header));
+            }
+        }
+        index
+    }
+
+    /// What [`sip_method`] says of the message.
+    #[must_use]
+    pub fn method<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
+        if self.is_response { method_in_sequence(self.header(payload, b"cseq")?) } else { part(payload, self.request?) }
+    }
+
+    /// What [`sip_header`] says of the message.
+    #[must_use]
+    pub fn header<'a>(&self, payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+        let names_it = |(its_name, _): &&(Run, Run)| {
+            part(payload, *its_name).is_some_and(|its_name| is_named(its_name.trim_ascii(), name))
+        };
+        let (_, value) = self.headers.iter().find(names_it)?;
+        Some(part(payload, *value)?.trim_ascii())
+    }
+}
+
+fn run(start: usize, end: usize) -> Run {
+    (narrow(start), narrow(end))
+}
+
+/// Offsets in the part that is looked at fit.
+fn narrow(offset: usize) -> u16 {
+    u16::try_from(offset).unwrap_or(u16::MAX)
+}
+
+fn part(payload: &[u8], (start, end): Run) -> Option<&[u8]> {
+    payload.get(usize::from(start)..usize::from(end))
 }
 
 /// The lines of the part that is looked at, without their ends, each with its offset, from the first that is not empty on.
@@ -163,6 +252,7 @@ mod tests {
             (b"ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG sip:a SIP/2.0", None),
         ] {
             assert_eq!(sip_method(payload), method, "{}", payload.escape_ascii());
+            assert_eq!(SipIndex::of(payload).method(payload), method, "{}", payload.escape_ascii());
         }
     }
 
@@ -180,6 +270,7 @@ mod tests {
             ("", None),
         ] {
             assert_eq!(sip_header(INVITE, name.as_bytes()), value, "{name}");
+            assert_eq!(SipIndex::of(INVITE).header(INVITE, name.as_bytes()), value, "{name}");
         }
         assert_eq!(sip_header(b"not SIP\r\nCall-ID: x\r\n\r\n", b"call-id"), None);
         assert_eq!(sip_header(b"BYE sip:a SIP/2.0\rFrom:\r\rTo: x", b"from"), Some(&b""[..]));
@@ -188,10 +279,22 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_line_that_is_no_header_is_not_the_header_before_it() {
+        let payload = b"BYE sip:a SIP/2.0\nFrom: a\nno header\n folded\nTo: b\n c\n\nTo: d";
+        let index = SipIndex::of(payload);
+        for (name, value) in [("from", &b"a"[..]), ("to", b"b\n c")] {
+            assert_eq!(sip_header(payload, name.as_bytes()), Some(value));
+            assert_eq!(index.header(payload, name.as_bytes()), Some(value));
+        }
+    }
+
+    #[test]
     fn no_more_is_looked_at_than_may_be() {
         let with = |filler: &str, times: usize| {
             let text = format!("BYE sip:a SIP/2.0\r\n{}To: x\r\n\r\n", filler.repeat(times));
-            sip_header(text.as_bytes(), b"to").is_some()
+            let found = sip_header(text.as_bytes(), b"to");
+            assert_eq!(SipIndex::of(text.as_bytes()).header(text.as_bytes(), b"to"), found);
+            found.is_some()
         };
         assert!(with("A: b\r\n", LINES_MAX - 2));
         assert!(!with("A: b\r\n", LINES_MAX - 1));

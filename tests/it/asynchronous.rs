@@ -177,7 +177,7 @@ fn a_collector_is_left_alone_after_hep_max_retries_and_tried_again_after_hep_ret
     ];
     let gateway = Gateway::start(&config.concat());
     gateway.await_metric(COOL_DOWNS, &[("collector", "out")], 1);
-    let lines = gateway.lines_with("hep_max_retries");
+    let lines = gateway.await_lines("hep_max_retries");
     assert_eq!((lines.len(), lines[0]["failed"].as_u64()), (1, Some(5)), "{lines:?}");
     assert_eq!(lines[0]["again_ms"], "3600000");
     let sink = nobody.come();

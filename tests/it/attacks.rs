@@ -217,7 +217,7 @@ fn greetings_that_are_not_hep_end_their_connections_at_once_however_many_come() 
     }
     gateway.await_metric(CLOSED, &[("reason", "not-hep")], 500);
     // The log has said so a few times, not five hundred.
-    let said = gateway.lines_with("rejected").len();
+    let said = gateway.await_lines("rejected").len();
     assert!((1..=50).contains(&said), "{said}\n{}", gateway.log_text());
     gateway.stop();
 }

@@ -137,8 +137,8 @@ fn redact_leaves_no_user_of_any_sender_and_every_length_true() {
         assert_eq!(after.payload().len(), before.payload().len(), "{name}");
         // Only the payload was touched.
         let span = before.head().payload.span().unwrap();
-        assert_eq!(after.octets()[..span.start], octets[..span.start], "{name}");
-        assert_eq!(after.octets()[span.end..], octets[span.end..], "{name}");
+        assert_eq!(after.octets()[..span.start()], octets[..span.start()], "{name}");
+        assert_eq!(after.octets()[span.end()..], octets[span.end()..], "{name}");
         assert_eq!(method(&after), method(&before), "{name}");
         let call_id = |packet: &Packet| {
             let text = String::from_utf8_lossy(packet.payload()).into_owned();

@@ -75,7 +75,7 @@ fn garbage_is_counted_by_its_reason_costs_nothing_else_and_floods_no_log() {
     agent.send(&packet(b"still here")).unwrap();
     assert_eq!(out.next(), packet(b"still here"));
     gateway.await_metric(REJECTED, &[], 2_010);
-    let lines = gateway.lines_with("rejected: ").len();
+    let lines = gateway.await_lines("rejected: ").len();
     assert!((1..=10).contains(&lines), "{lines} lines\n{}", gateway.log_text());
     gateway.stop();
 }

@@ -136,7 +136,7 @@ fn a_configuration_with_faults_changes_nothing_and_all_of_them_are_told() {
     // It goes on as it was.
     udp_agent(gateway.listener("udp")).send(&packet(b"still here")).unwrap();
     assert_eq!(out.next(), packet(b"still here"));
-    assert!(!gateway.lines_with("not reloaded: ").is_empty());
+    gateway.await_lines("not reloaded: ");
     // A page on the web cannot have it reload.
     assert_eq!(gateway.request("POST", "/reload", "Origin: http://evil.example\r\n").0, 403);
     gateway.stop();
@@ -187,7 +187,7 @@ fn a_listener_whose_settings_change_stays_at_its_address() {
     assert_eq!(gateway.reload(&changed), (200, "new or changed: listener udp, listener tcp\n".to_owned()));
     // So much no system gives: the log says what it came to.
     let wants = |line: &&serde_json::Value| line["wanted"] == 1_073_741_824;
-    assert_eq!(gateway.lines_with("the receive buffer is smaller than configured").iter().filter(wants).count(), 1);
+    assert_eq!(gateway.await_lines("the receive buffer is smaller than configured").iter().filter(wants).count(), 1);
     agent.send(&packet(b"two")).unwrap();
     assert_eq!(out.next(), packet(b"two"));
     let mut stream = TcpStream::connect(gateway.listener("tcp")).unwrap();

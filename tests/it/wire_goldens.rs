@@ -42,7 +42,7 @@ fn the_example_of_the_specification_says_what_the_specification_says_it_says() {
         captured_at: Some(CapturedAt { seconds: 1_313_440_459, microseconds: 120_000 }),
         payload_type: PayloadType::SIP,
         agent_id: 228,
-        payload: Payload::Plain(Span { start: 99, end: 113 }),
+        payload: Payload::Plain(Span::new(99, 113)),
         correlation_id: None,
         ambiguous: false,
     };

@@ -223,7 +223,7 @@ fn a_packet_without_payload_is_not_one_with_an_empty_payload() {
     let without = read(&hep3(&[(ChunkId::CORRELATION_ID, b"a")]));
     assert_eq!((without.head().payload, without.head().ambiguous), (Payload::Absent, false));
     let empty = read(&hep3(&[(ChunkId::PAYLOAD, b"")]));
-    assert_eq!(empty.head().payload.span().map(|span| (span.start, span.len())), Some((12, 0)));
+    assert_eq!(empty.head().payload.span().map(|span| (span.start(), span.len())), Some((12, 0)));
     assert!(empty.head().payload.span().unwrap().is_empty());
     assert!(!empty.head().ambiguous);
     assert!(!read(&hep3(&[(ChunkId::PAYLOAD, b"x")])).head().payload.span().unwrap().is_empty());

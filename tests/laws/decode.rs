@@ -54,7 +54,7 @@ fn u16_at(octets: &[u8], at: usize) -> u16 {
 
 fn spans_lie_within(packet: &Packet) {
     for span in [packet.head().payload.span(), packet.head().correlation_id].into_iter().flatten() {
-        assert!(span.start <= span.end && span.end <= packet.octets().len(), "{span:?}");
+        assert!(span.start() <= span.end() && span.end() <= packet.octets().len(), "{span:?}");
     }
 }
 

@@ -19,6 +19,14 @@ fn sip_of(batch: &Batch, agent_id: u32) -> usize {
 }
 // end
 
+// example: packets.batch.packed-scalars
+/// The same from plain numbers; `hepgate_filter::scalars` unpacks all of them for you.
+fn sip_of_numbers(batch: &Batch, agent_id: u32) -> usize {
+    let numbers = batch.packed_scalars();
+    numbers.chunks_exact(16).filter(|packet| (packet[0] >> 16) as u8 == SIP && packet[2] == agent_id).count()
+}
+// end
+
 // example: packets.batch.payload
 /// The first line of a message, of at most 128 octets: what is not asked for does not move.
 fn first_line(batch: &Batch, index: u32) -> Vec<u8> {
@@ -106,6 +114,9 @@ fn in_clear(batch: &Batch, index: u32) -> Option<String> {
 pub(crate) fn check(checks: &mut Checks, batch: &Batch) {
     checks.is("packets.batch.len", drop_all(batch), vec![Verdict::Drop; 16]);
     checks.is("packets.batch.scalars", (sip_of(batch, 2_000), sip_of(batch, 9)), (16, 0));
+    let of = (sip_of_numbers(batch, 2_000), sip_of_numbers(batch, 9));
+    checks.is("packets.batch.packed-scalars", of, (16, 0));
+    assert_eq!(format!("{:?}", hepgate_filter::scalars(batch)), format!("{:?}", batch.scalars()), "both say the same");
     checks.is("packets.batch.payload", first_line(batch, 0), b"INVITE sip:bob@example.com SIP/2.0".to_vec());
     let invites = beginning_with(batch, b"INVITE ");
     checks.is("packets.batch.payloads", (invites.first(), invites.get(1)), (Some(&true), Some(&false)));

@@ -18,7 +18,9 @@ mod sip;
 mod uri;
 mod value;
 
-use hepgate_filter::{AMBIGUOUS, Batch, COMPRESSED, Config, Filter, Level, NO_PAYLOAD, SIP, Scalars, Verdict, log};
+use hepgate_filter::{
+    AMBIGUOUS, Batch, COMPRESSED, Config, Filter, Level, NO_PAYLOAD, SIP, Scalars, Verdict, log, scalars,
+};
 
 use members::Names;
 use settings::Settings;
@@ -45,7 +47,7 @@ impl Filter for Redact {
     }
 
     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
-        let packets = batch.scalars();
+        let packets = scalars(batch);
         let payloads = hepgate_filter::Payloads::read(batch, &packets, WHOLE);
         let places = packets.iter().enumerate();
         places.map(|(place, packet)| self.verdict(batch, place, packet, payloads.of(place))).collect()

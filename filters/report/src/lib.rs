@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use hepgate_filter::{
     Batch, COMPRESSED, Collector, Config, Endpoint, Filter, IpAddress, LOG, Level, Packet, Payloads, SIP, Verdict, log,
+    scalars,
 };
 
 /// Octets of each payload that are read: a start line.
@@ -68,7 +69,7 @@ impl Filter for Report {
     }
 
     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
-        let packets = batch.scalars();
+        let packets = scalars(batch);
         let payloads = Payloads::read(batch, &packets, if self.calls { HEADERS } else { PREFIX });
         for (place, packet) in packets.iter().enumerate() {
             let is_sip = packet.payload_type == SIP && packet.marks & COMPRESSED == 0;

@@ -1,5 +1,6 @@
 //! `packets`: the batch of a call.
 
+use std::net::IpAddr;
 use std::sync::PoisonError;
 
 use wasmtime::component::Resource;
@@ -11,7 +12,7 @@ use super::super::state::{BatchHandle, State, View};
 use super::{
     body_of, chunk_id, from_wit_endpoint, narrow, to_wit_address, to_wit_edit_error, to_wit_endpoint, value_of,
 };
-use crate::wire::{CapturedAt, ChunkId, Draft, Payload, PayloadType, SIP_OCTETS_MAX, sip_header, sip_method};
+use crate::wire::{CapturedAt, ChunkId, Draft, Payload, PayloadType, SIP_OCTETS_MAX, SipIndex, sip_header, sip_method};
 
 /// Bits of `scalars.marks`.
 const COMPRESSED: u8 = 1;
@@ -19,6 +20,8 @@ const AMBIGUOUS: u8 = 2;
 const SKIPPED: u8 = 4;
 const NO_PAYLOAD: u8 = 8;
 
+/// The scalars of a packet as `packed-scalars` gives them.
+type PackedScalars = [u32; 16];
 type Handle = Resource<BatchHandle>;
 type Edited<T = ()> = wasmtime::Result<Result<T, EditError>>;
 
@@ -35,6 +38,16 @@ impl HostBatch for State {
         self.check_batch(&batch)?;
         self.charge(self.call.part.len() * size_of::<Scalars>())?;
         Ok(self.call.packets().map(|(packet, skipped)| scalars_of(&packet, skipped)).collect())
+    }
+
+    fn packed_scalars(&mut self, batch: Handle) -> wasmtime::Result<Vec<u32>> {
+        self.check_batch(&batch)?;
+        self.charge(self.call.part.len() * size_of::<PackedScalars>())?;
+        let mut numbers = Vec::with_capacity(self.call.part.len() * size_of::<PackedScalars>() / size_of::<u32>());
+        for (packet, skipped) in self.call.packets() {
+            numbers.extend(packed_scalars_of(&packet, skipped));
+        }
+        Ok(numbers)
     }
 
     fn payload(&mut self, batch: Handle, index: u32, offset: u32, max: u32) -> wasmtime::Result<Vec<u8>> {
@@ -102,7 +115,7 @@ impl HostBatch for State {
     fn sip_method(&mut self, batch: Handle, index: u32) -> wasmtime::Result<Option<String>> {
         self.check_batch(&batch)?;
         self.charge_sip(index)?;
-        let method = self.call.packet(index).and_then(|packet| sip_method(packet.payload()).map(<[u8]>::to_vec));
+        let method = self.call.sip(index, SipIndex::method, sip_method);
         // A method is a token, so it is text.
         Ok(method.and_then(|method| String::from_utf8(method).ok()))
     }
@@ -110,8 +123,9 @@ impl HostBatch for State {
     fn sip_header(&mut self, batch: Handle, index: u32, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
         self.check_batch(&batch)?;
         self.charge_sip(index)?;
-        let packet = self.call.packet(index);
-        let value = packet.and_then(|packet| sip_header(packet.payload(), name.as_bytes()).map(<[u8]>::to_vec));
+        let wanted = name.as_bytes();
+        let value =
+            self.call.sip(index, |sip, payload| sip.header(payload, wanted), |payload| sip_header(payload, wanted));
         self.charge(name.len() + value.as_ref().map_or(0, Vec::len))?;
         Ok(value)
     }
@@ -257,7 +271,7 @@ const NOT_BY_ITSELF: [(ChunkId, &str); 3] = [
     (ChunkId::MICROSECONDS, "set-captured-at sets it with the seconds"),
 ];
 
-fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
+fn marks_of(packet: &View<'_>, skipped: bool) -> u8 {
     let head = packet.head();
     let mut marks = 0;
     for (mark, applies) in [
@@ -270,6 +284,54 @@ fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
             marks |= mark;
         }
     }
+    marks
+}
+
+fn packed_scalars_of(packet: &View<'_>, skipped: bool) -> PackedScalars {
+    let head = packet.head();
+    let of_octets = |octets: [u8; 4]| u32::from_le_bytes(octets);
+    let captured_at = head.captured_at.map_or(0, CapturedAt::as_micros);
+    let (source_kind, [s0, s1, s2, s3]) = packed_address(head.source);
+    let (destination_kind, [d0, d1, d2, d3]) = packed_address(head.destination);
+    [
+        of_octets([head.version.number(), head.ip_protocol, head.payload_type.0, marks_of(packet, skipped)]),
+        u32::from(head.source_port) | u32::from(head.destination_port) << 16,
+        head.agent_id,
+        narrow(packet.payload().len()),
+        low_half(captured_at),
+        low_half(captured_at >> 32),
+        of_octets([source_kind, destination_kind, 0, 0]),
+        0,
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ]
+}
+
+/// What kind of address it is, and its numbers.
+fn packed_address(address: Option<IpAddr>) -> (u8, [u32; 4]) {
+    match address {
+        None => (0, [0; 4]),
+        Some(IpAddr::V4(address)) => (4, [address.to_bits(), 0, 0, 0]),
+        Some(IpAddr::V6(address)) => {
+            let bits = address.to_bits();
+            (6, [96, 64, 32, 0].map(|from| u32::try_from((bits >> from) & u128::from(u32::MAX)).unwrap_or(0)))
+        }
+    }
+}
+
+fn low_half(number: u64) -> u32 {
+    u32::try_from(number & u64::from(u32::MAX)).unwrap_or(0)
+}
+
+fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
+    let head = packet.head();
+    let marks = marks_of(packet, skipped);
     Scalars {
         version: head.version.number(),
         ip_protocol: head.ip_protocol,
@@ -288,4 +350,68 @@ fn scalars_of(packet: &View<'_>, skipped: bool) -> Scalars {
 /// A guest's number as an index.
 fn wide(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Pack, Packet, Version, decode};
+
+    fn packet(from: &str, to: &str) -> Packet {
+        let pack = Pack {
+            ip_protocol: 17,
+            flow: Some((from.parse().unwrap(), to.parse().unwrap())),
+            captured_at: Some(CapturedAt { seconds: 1_795_418_238, microseconds: 797_310 }),
+            payload_type: PayloadType::SIP,
+            agent_id: 0x8765_4321,
+            chunks: Vec::new(),
+            payload: Some(bytes::Bytes::from_static(b"OPTIONS")),
+        };
+        decode(pack.encode(Version::Hep3).unwrap()).unwrap()
+    }
+
+    /// An address as its four numbers say.
+    fn address(kind: u8, [n0, n1, n2, n3]: [u32; 4]) -> types::IpAddress {
+        let both = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+        match kind {
+            0 => types::IpAddress::None,
+            4 => types::IpAddress::Ipv4(n0),
+            6 => types::IpAddress::Ipv6((both(n0, n1), both(n2, n3))),
+            _ => panic!("{kind}"),
+        }
+    }
+
+    #[test]
+    fn packed_scalars_say_what_the_records_say() {
+        let nothing = decode(bytes::Bytes::from_static(b"HEP3\0\x0d\0\0\0\x0b\0\x07\x05")).unwrap();
+        for packet in [
+            packet("192.0.2.1:5060", "255.255.255.255:65535"),
+            packet("[2001:db8::7:8]:5061", "[ff02::ffff:ffff]:1"),
+            nothing,
+        ] {
+            for skipped in [false, true] {
+                let view = View::AsReceived(&packet);
+                let scalars = scalars_of(&view, skipped);
+                let [kinds, ports, agent_id, payload_length, low, high, ends, zero, s @ .., d0, d1, d2, d3] =
+                    packed_scalars_of(&view, skipped);
+                let [version, ip_protocol, payload_type, marks] = kinds.to_le_bytes();
+                let [source_kind, destination_kind, 0, 0] = ends.to_le_bytes() else { panic!("{ends}") };
+                let unpacked = Scalars {
+                    version,
+                    ip_protocol,
+                    payload_type,
+                    marks,
+                    source_port: u16::try_from(ports & 0xffff).unwrap(),
+                    destination_port: u16::try_from(ports >> 16).unwrap(),
+                    agent_id,
+                    payload_length,
+                    source: address(source_kind, s),
+                    destination: address(destination_kind, [d0, d1, d2, d3]),
+                    captured_at: u64::from(high) << 32 | u64::from(low),
+                };
+                assert_eq!(format!("{unpacked:?}"), format!("{scalars:?}"));
+                assert_eq!(zero, 0);
+            }
+        }
+    }
 }

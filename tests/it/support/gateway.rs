@@ -122,6 +122,12 @@ impl Gateway {
         self.lines.lock().unwrap().iter().filter(has).cloned().collect()
     }
 
+    /// The same, once there is one: the log is written by a thread of its own, after what it tells of.
+    pub(crate) fn await_lines(&self, part: &str) -> Vec<Value> {
+        eventually(part, || !self.lines_with(part).is_empty());
+        self.lines_with(part)
+    }
+
     pub(crate) fn log_text(&self) -> String {
         self.lines.lock().unwrap().iter().map(|line| format!("{line}\n")).collect()
     }

@@ -14,7 +14,7 @@
 //!     }
 //!
 //!     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
-//!         let packets = batch.scalars();
+//!         let packets = hepgate_filter::scalars(batch);
 //!         packets.iter().map(|packet| if packet.payload_type == 100 { Verdict::Drop } else { Verdict::Pass }).collect()
 //!     }
 //! }
@@ -84,6 +84,50 @@ pub trait Filter: Sized + 'static {
 /// Writes a line to the gateway's log, with the filter's name beside it.
 pub fn log(level: Level, line: &str) {
     generated::hep::filter::log::log(level, line);
+}
+
+/// The scalars of all packets of a batch: what [`Batch::scalars`] gives, for a third of its price.
+#[must_use]
+pub fn scalars(batch: &Batch) -> Vec<Scalars> {
+    unpacked(&batch.packed_scalars()).collect()
+}
+
+/// The scalars that numbers of [`Batch::packed_scalars`] say, a packet after the other.
+#[inline]
+pub fn unpacked(numbers: &[u32]) -> impl ExactSizeIterator<Item = Scalars> + '_ {
+    let (packets, _) = numbers.as_chunks::<16>();
+    packets.iter().map(|[kinds, ports, agent_id, payload_length, low, high, addresses, _, ends @ ..]| {
+        let [version, ip_protocol, payload_type, marks] = kinds.to_le_bytes();
+        let [source_kind, destination_kind, ..] = addresses.to_le_bytes();
+        let [s0, s1, s2, s3, d0, d1, d2, d3] = *ends;
+        Scalars {
+            version,
+            ip_protocol,
+            payload_type,
+            marks,
+            source_port: (ports & 0xffff) as u16,
+            destination_port: (ports >> 16) as u16,
+            agent_id: *agent_id,
+            payload_length: *payload_length,
+            source: unpacked_address(source_kind, [s0, s1, s2, s3]),
+            destination: unpacked_address(destination_kind, [d0, d1, d2, d3]),
+            captured_at: both(*high, *low),
+        }
+    })
+}
+
+#[inline]
+const fn unpacked_address(kind: u8, [n0, n1, n2, n3]: [u32; 4]) -> IpAddress {
+    match kind {
+        4 => IpAddress::Ipv4(n0),
+        6 => IpAddress::Ipv6((both(n0, n1), both(n2, n3))),
+        _ => IpAddress::None,
+    }
+}
+
+#[inline]
+const fn both(high: u32, low: u32) -> u64 {
+    (high as u64) << 32 | low as u64
 }
 
 /// Octets of every payload in a batch, of each the first `max`: one call for all of them.
@@ -158,4 +202,47 @@ macro_rules! filter {
 pub fn log_panics() {
     // On one line, as the log has it.
     std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string().replace('\n', " "))));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_unpacked_as_the_interface_says() {
+        let ipv4 = [
+            0x0801_1103,
+            0x13c4_13d8,
+            2_001,
+            700,
+            0x0000_0005,
+            0x0000_0001,
+            0x0404,
+            0,
+            0x0a00_0001,
+            0,
+            0,
+            0,
+            0x0a00_0002,
+            0,
+            0,
+            0,
+        ];
+        let ipv6 = [1, 0, 0, 0, 0, 0, 0x0006, 0, 0x2001_0db8, 0, 0, 0x0000_0007, 9, 9, 9, 9];
+        // What follows the last whole packet is not one.
+        let numbers = [&ipv4[..], &ipv6, &[1, 2, 3]].concat();
+        let all: Vec<Scalars> = unpacked(&numbers).collect();
+        let [first, second] = all.as_slice() else { panic!("{all:?}") };
+        assert_eq!(
+            (first.version, first.ip_protocol, first.payload_type, first.marks),
+            (3, 17, 1, NO_PAYLOAD),
+            "{first:?}"
+        );
+        assert_eq!((first.source_port, first.destination_port), (5_080, 5_060));
+        assert_eq!((first.agent_id, first.payload_length, first.captured_at), (2_001, 700, 0x1_0000_0005));
+        assert!(matches!(first.source, IpAddress::Ipv4(0x0a00_0001)), "{first:?}");
+        assert!(matches!(first.destination, IpAddress::Ipv4(0x0a00_0002)), "{first:?}");
+        assert!(matches!(second.source, IpAddress::Ipv6((0x2001_0db8_0000_0000, 7))), "{second:?}");
+        assert!(matches!(second.destination, IpAddress::None), "{second:?}");
+    }
 }

@@ -74,17 +74,18 @@ impl<F: PacketFilter> Filter for Packets<F> {
 
     #[inline]
     fn on_batch(&mut self, batch: &Batch) -> Vec<Verdict> {
-        let packets = batch.scalars();
+        let numbers = batch.packed_scalars();
+        let packets = unpacked(&numbers);
         let wanted = self.0.prefix_octets();
         let payloads = if wanted == 0 { Vec::new() } else { batch.payloads(wanted) };
         let mut payloads = payloads.as_slice();
         let call = Call::new(batch);
         let mut verdicts = Vec::with_capacity(packets.len());
-        for (index, scalars) in (0..).zip(&packets) {
+        for (index, scalars) in (0..).zip(packets) {
             let share = usize::try_from(scalars.payload_length.min(wanted)).unwrap_or(usize::MAX);
             let (payload, behind) = payloads.split_at_checked(share).unwrap_or((payloads, &[]));
             payloads = behind;
-            verdicts.push(self.0.on_packet(&PacketView::new(&call, index, scalars, payload)));
+            verdicts.push(self.0.on_packet(&PacketView::new(&call, index, &scalars, payload)));
         }
         self.0.after_batch();
         verdicts

@@ -11,6 +11,9 @@ extern int32_t __wasm_import_hep_filter_packets_method_batch_len(int32_t);
 __attribute__((__import_module__("hep:filter/packets@0.1.0"), __import_name__("[method]batch.scalars")))
 extern void __wasm_import_hep_filter_packets_method_batch_scalars(int32_t, uint8_t *);
 
+__attribute__((__import_module__("hep:filter/packets@0.1.0"), __import_name__("[method]batch.packed-scalars")))
+extern void __wasm_import_hep_filter_packets_method_batch_packed_scalars(int32_t, uint8_t *);
+
 __attribute__((__import_module__("hep:filter/packets@0.1.0"), __import_name__("[method]batch.payload")))
 extern void __wasm_import_hep_filter_packets_method_batch_payload(int32_t, int32_t, int32_t, int32_t, uint8_t *);
 
@@ -374,6 +377,16 @@ void hep_filter_packets_list_scalars_free(hep_filter_packets_list_scalars_t *ptr
   }
 }
 
+void filter_list_u32_free(filter_list_u32_t *ptr) {
+  size_t list_len = ptr->len;
+  if (list_len > 0) {
+    uint32_t *list_ptr = ptr->ptr;
+    for (size_t i = 0; i < list_len; i++) {
+    }
+    free(list_ptr);
+  }
+}
+
 void filter_option_list_u8_free(filter_option_list_u8_t *ptr) {
   if (ptr->is_some) {
     filter_list_u8_free(&ptr->val);
@@ -712,16 +725,6 @@ void hep_filter_subscription_result_void_subscribe_error_free(hep_filter_subscri
   }
 }
 
-void filter_list_u32_free(filter_list_u32_t *ptr) {
-  size_t list_len = ptr->len;
-  if (list_len > 0) {
-    uint32_t *list_ptr = ptr->ptr;
-    for (size_t i = 0; i < list_len; i++) {
-    }
-    free(list_ptr);
-  }
-}
-
 void hep_filter_subscription_list_network_free(hep_filter_subscription_list_network_t *ptr) {
   size_t list_len = ptr->len;
   if (list_len > 0) {
@@ -788,6 +791,14 @@ void hep_filter_packets_method_batch_scalars(hep_filter_packets_borrow_batch_t s
   uint8_t *ptr = (uint8_t *) &ret_area;
   __wasm_import_hep_filter_packets_method_batch_scalars((self).__handle, ptr);
   *ret = (hep_filter_packets_list_scalars_t) { (hep_filter_packets_scalars_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void hep_filter_packets_method_batch_packed_scalars(hep_filter_packets_borrow_batch_t self, filter_list_u32_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_hep_filter_packets_method_batch_packed_scalars((self).__handle, ptr);
+  *ret = (filter_list_u32_t) { (uint32_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
 }
 
 void hep_filter_packets_method_batch_payload(hep_filter_packets_borrow_batch_t self, uint32_t index, uint32_t offset, uint32_t max, filter_list_u8_t *ret) {

@@ -204,6 +204,11 @@ typedef struct {
 } hep_filter_packets_list_scalars_t;
 
 typedef struct {
+  uint32_t *ptr;
+  size_t len;
+} filter_list_u32_t;
+
+typedef struct {
   bool is_some;
   filter_list_u8_t val;
 } filter_option_list_u8_t;
@@ -535,11 +540,6 @@ typedef struct {
 } hep_filter_subscription_result_void_subscribe_error_t;
 
 typedef struct {
-  uint32_t *ptr;
-  size_t len;
-} filter_list_u32_t;
-
-typedef struct {
   hep_filter_subscription_network_t *ptr;
   size_t len;
 } hep_filter_subscription_list_network_t;
@@ -565,6 +565,16 @@ typedef struct {
 extern uint32_t hep_filter_packets_method_batch_len(hep_filter_packets_borrow_batch_t self);
 // The scalars of all packets, in order. One call for all of them is what makes a filter fast.
 extern void hep_filter_packets_method_batch_scalars(hep_filter_packets_borrow_batch_t self, hep_filter_packets_list_scalars_t *ret);
+// The scalars of all packets as plain numbers, which cross the boundary in one piece: a third of the cost of
+// `scalars`. Sixteen numbers for each packet, in order:
+// 0: version, and from bit 8 on ip-protocol, from bit 16 payload-type, from bit 24 marks.
+// 1: source-port, and from bit 16 on destination-port. 2: agent-id. 3: payload-length.
+// 4 and 5: the lower and the upper half of captured-at.
+// 6: what the source is, and from bit 8 on what the destination is: 0 no address, 4 IPv4, 6 IPv6.
+// 7: 0 for now; ignore it.
+// 8 to 11: the source; 12 to 15: the destination. An IPv4 address is the first of its four numbers, of an IPv6 address
+// the first is the most significant.
+extern void hep_filter_packets_method_batch_packed_scalars(hep_filter_packets_borrow_batch_t self, filter_list_u32_t *ret);
 // Up to `max` octets of one payload from `offset` on; empty if there are none.
 // A trap if there is no packet at that index.
 extern void hep_filter_packets_method_batch_payload(hep_filter_packets_borrow_batch_t self, uint32_t index, uint32_t offset, uint32_t max, filter_list_u8_t *ret);
@@ -760,6 +770,8 @@ extern hep_filter_packets_borrow_batch_t hep_filter_packets_borrow_batch(hep_fil
 
 void hep_filter_packets_list_scalars_free(hep_filter_packets_list_scalars_t *ptr);
 
+void filter_list_u32_free(filter_list_u32_t *ptr);
+
 void filter_option_list_u8_free(filter_option_list_u8_t *ptr);
 
 void hep_filter_packets_option_chunk_value_free(hep_filter_packets_option_chunk_value_t *ptr);
@@ -849,8 +861,6 @@ void hep_filter_subscription_subscribe_error_free(hep_filter_subscription_subscr
 void hep_filter_subscription_network_free(hep_filter_subscription_network_t *ptr);
 
 void hep_filter_subscription_result_void_subscribe_error_free(hep_filter_subscription_result_void_subscribe_error_t *ptr);
-
-void filter_list_u32_free(filter_list_u32_t *ptr);
 
 void hep_filter_subscription_list_network_free(hep_filter_subscription_list_network_t *ptr);
 

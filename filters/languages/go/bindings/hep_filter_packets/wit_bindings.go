@@ -6,11 +6,11 @@
 package hep_filter_packets
 
 import (
-	"filter/bindings/hep_filter_types"
-	witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
-	witTypes "go.bytecodealliance.org/pkg/wit/types"
-	"runtime"
-	"unsafe"
+        "filter/bindings/hep_filter_types"
+witRuntime "go.bytecodealliance.org/pkg/wit/runtime"
+witTypes "go.bytecodealliance.org/pkg/wit/types"
+"unsafe"
+"runtime"
 )
 
 type Chunk = hep_filter_types.Chunk
@@ -23,47 +23,47 @@ type IpAddress = hep_filter_types.IpAddress
 
 // What a packet says in numbers. Where it says nothing, 0 or `none`.
 type Scalars struct {
-	// 1, 2 or 3.
-	Version uint8
-	// IP protocol of the captured packet as it came: 6 TCP, 17 UDP, 132 SCTP, 22 for TLS, 50 for WebSocket.
-	IpProtocol uint8
-	// What the payload is: 1 SIP, 5 RTCP as JSON, 100 log. An open set. HEP1 and HEP2 are SIP.
-	PayloadType uint8
-	// A set of bits; ignore those that you do not know.
-	// 1: the payload is compressed and cannot be inflated: it reads as it came. (One that can be inflated reads like
-	// any other, and stays compressed in a packet that nobody changes.)
-	// 2: a careless receiver could read another payload than this one: the packet has a second one, or a chunk of
-	// another vendor with the payload's number. A filter that hides things should drop such a packet.
-	// 4: an earlier filter of the chain has skipped the packet.
-	// 8: the packet has no payload (as opposed to an empty one).
-	Marks           uint8
-	SourcePort      uint16
-	DestinationPort uint16
-	// Who captured it.
-	AgentId uint32
-	// Octets of the payload.
-	PayloadLength uint32
-	Source        hep_filter_types.IpAddress
-	Destination   hep_filter_types.IpAddress
-	// When it was captured, in microseconds since the epoch; 0 if the packet does not say.
-	CapturedAt uint64
+        // 1, 2 or 3.
+Version uint8
+// IP protocol of the captured packet as it came: 6 TCP, 17 UDP, 132 SCTP, 22 for TLS, 50 for WebSocket.
+IpProtocol uint8
+// What the payload is: 1 SIP, 5 RTCP as JSON, 100 log. An open set. HEP1 and HEP2 are SIP.
+PayloadType uint8
+// A set of bits; ignore those that you do not know.
+// 1: the payload is compressed and cannot be inflated: it reads as it came. (One that can be inflated reads like
+// any other, and stays compressed in a packet that nobody changes.)
+// 2: a careless receiver could read another payload than this one: the packet has a second one, or a chunk of
+// another vendor with the payload's number. A filter that hides things should drop such a packet.
+// 4: an earlier filter of the chain has skipped the packet.
+// 8: the packet has no payload (as opposed to an empty one).
+Marks uint8
+SourcePort uint16
+DestinationPort uint16
+// Who captured it.
+AgentId uint32
+// Octets of the payload.
+PayloadLength uint32
+Source hep_filter_types.IpAddress
+Destination hep_filter_types.IpAddress
+// When it was captured, in microseconds since the epoch; 0 if the packet does not say.
+CapturedAt uint64
 }
 
 // Who sent us a packet (`$hep_net` in OpenSIPS).
 type Sender struct {
-	// "udp", "tcp" or "tls".
-	Transport string
-	Peer      hep_filter_types.Endpoint
-	// The address at which we received it.
-	Local hep_filter_types.Endpoint
-	// The listener's name in the configuration.
-	Listener string
+        // "udp", "tcp" or "tls".
+Transport string
+Peer hep_filter_types.Endpoint
+// The address at which we received it.
+Local hep_filter_types.Endpoint
+// The listener's name in the configuration.
+Listener string
 }
 
 // A run of octets in a payload.
 type Span struct {
-	Offset uint32
-	Length uint32
+        Offset uint32
+Length uint32
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [resource-drop]batch
@@ -71,23 +71,23 @@ func resourceDropBatch(handle int32)
 
 // The packets of one call of `on-batch`. It lives as long as that call; a handle kept longer is dead, and to use
 // it is a trap. Packets are named by their index, from 0.
-//
+// 
 // What this call has edited reads back edited, and the filters after this one see it so. If the call fails,
 // all its edits are undone.
 type Batch struct {
-	handle *witRuntime.Handle
+        handle *witRuntime.Handle
 }
 
 func (self *Batch) TakeHandle() int32 {
-	return self.handle.Take()
+        return self.handle.Take()
 }
 
 func (self *Batch) SetHandle(handle int32) {
-	self.handle.Set(handle)
+        self.handle.Set(handle)
 }
 
 func (self *Batch) Handle() int32 {
-	return self.handle.Use()
+        return self.handle.Use()
 }
 
 func (self *Batch) Drop() {
@@ -98,15 +98,15 @@ func (self *Batch) Drop() {
 }
 
 func BatchFromOwnHandle(handleValue int32) *Batch {
-	handle := witRuntime.MakeHandle(handleValue)
-	value := &Batch{handle}
-	runtime.AddCleanup(value, func(_ int) {
-		handleValue := handle.TakeOrNil()
-		if handleValue != 0 {
-			resourceDropBatch(handleValue)
-		}
-	}, 0)
-	return value
+        handle := witRuntime.MakeHandle(handleValue)
+        value := &Batch{handle}
+        runtime.AddCleanup(value, func(_ int) {
+                handleValue := handle.TakeOrNil()
+                if handleValue != 0 {
+                        resourceDropBatch(handleValue)
+                }
+        }, 0)
+        return value
 }
 
 func BatchFromBorrowHandle(handleValue int32) *Batch {
@@ -114,1311 +114,1330 @@ func BatchFromBorrowHandle(handleValue int32) *Batch {
 	return &Batch{handle}
 }
 
+
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.len
 func wasm_import_method_batch_len(arg0 int32) int32
 
 func (self *Batch) Len() uint32 {
-
-	result := wasm_import_method_batch_len((self).Handle())
-	return uint32(result)
+        
+        
+        result := wasm_import_method_batch_len((self).Handle())
+return uint32(result)
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.scalars
-func wasm_import_method_batch_scalars(arg0 int32, arg1 uintptr)
+func wasm_import_method_batch_scalars(arg0 int32, arg1 uintptr) 
 
 func (self *Batch) Scalars() []Scalars {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (2 * 4), 4))
-	wasm_import_method_batch_scalars((self).Handle(), returnArea)
-	result := make([]Scalars, 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
-	for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))); index++ {
-		base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0)))), index*72)
-		var variant hep_filter_types.IpAddress
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 16))) {
-		case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (2*4), 4))
+        wasm_import_method_batch_scalars((self).Handle(), returnArea)
+result := make([]Scalars, 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))); index++ {
+        base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0)))), index * 72)
+        var variant hep_filter_types.IpAddress
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 16))) {
+case 0:
+        
+        variant = hep_filter_types.MakeIpAddressNone()
 
-			variant = hep_filter_types.MakeIpAddressNone()
+case 1:
+        
+        variant = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 24))))
 
-		case 1:
+case 2:
+        
+        variant = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 24))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 32)))})
 
-			variant = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 24))))
+default:
+        panic("unreachable")
+}
+var variant0 hep_filter_types.IpAddress
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 40))) {
+case 0:
+        
+        variant0 = hep_filter_types.MakeIpAddressNone()
 
-		case 2:
+case 1:
+        
+        variant0 = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 48))))
 
-			variant = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 24))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 32)))})
+case 2:
+        
+        variant0 = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 48))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 56)))})
 
-		default:
-			panic("unreachable")
-		}
-		var variant0 hep_filter_types.IpAddress
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 40))) {
-		case 0:
+default:
+        panic("unreachable")
+}
 
-			variant0 = hep_filter_types.MakeIpAddressNone()
+        result = append(result, Scalars{Version: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)))), IpProtocol: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 1)))), PayloadType: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 2)))), Marks: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 3)))), SourcePort: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)))), DestinationPort: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 6)))), AgentId: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 8))), PayloadLength: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 12))), Source: variant, Destination: variant0, CapturedAt: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 64)))})
+}
 
-		case 1:
+result1 := result;
+return result1
 
-			variant0 = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 48))))
+}
 
-		case 2:
+//go:wasmimport hep:filter/packets@0.1.0 [method]batch.packed-scalars
+func wasm_import_method_batch_packed_scalars(arg0 int32, arg1 uintptr) 
 
-			variant0 = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 48))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 56)))})
+func (self *Batch) PackedScalars() []uint32 {
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-		default:
-			panic("unreachable")
-		}
-
-		result = append(result, Scalars{Version: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)))), IpProtocol: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 1)))), PayloadType: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 2)))), Marks: uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 3)))), SourcePort: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4)))), DestinationPort: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 6)))), AgentId: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 8))), PayloadLength: uint32(*(*int32)(unsafe.Add(unsafe.Pointer(base), 12))), Source: variant, Destination: variant0, CapturedAt: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(base), 64)))})
-	}
-
-	result1 := result
-	return result1
+        returnArea := uintptr(witRuntime.Allocate(pinner, (2*4), 4))
+        wasm_import_method_batch_packed_scalars((self).Handle(), returnArea)
+value := unsafe.Slice((*uint32)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+result := value;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.payload
-func wasm_import_method_batch_payload(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr)
+func wasm_import_method_batch_payload(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr) 
 
 func (self *Batch) Payload(index uint32, offset uint32, max uint32) []uint8 {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (2 * 4), 4))
-	wasm_import_method_batch_payload((self).Handle(), int32(index), int32(offset), int32(max), returnArea)
-	value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
-	result := value
-	return result
+        returnArea := uintptr(witRuntime.Allocate(pinner, (2*4), 4))
+        wasm_import_method_batch_payload((self).Handle(), int32(index), int32(offset), int32(max), returnArea)
+value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+result := value;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.payloads
-func wasm_import_method_batch_payloads(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_payloads(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) Payloads(max uint32) []uint8 {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (2 * 4), 4))
-	wasm_import_method_batch_payloads((self).Handle(), int32(max), returnArea)
-	value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
-	result := value
-	return result
+        returnArea := uintptr(witRuntime.Allocate(pinner, (2*4), 4))
+        wasm_import_method_batch_payloads((self).Handle(), int32(max), returnArea)
+value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+result := value;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.chunk
-func wasm_import_method_batch_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr)
+func wasm_import_method_batch_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr) 
 
 func (self *Batch) Chunk(index uint32, id hep_filter_types.ChunkId) witTypes.Option[[]uint8] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (3 * 4), 4))
-	wasm_import_method_batch_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), returnArea)
-	var option witTypes.Option[[]uint8]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (3*4), 4))
+        wasm_import_method_batch_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), returnArea)
+var option witTypes.Option[[]uint8]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        option = witTypes.None[[]uint8]()
+case 1:
+        value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4))))
 
-		option = witTypes.None[[]uint8]()
-	case 1:
-		value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
-
-		option = witTypes.Some[[]uint8](value)
-	default:
-		panic("unreachable")
-	}
-	result := option
-	return result
+        option = witTypes.Some[[]uint8](value)
+default:
+        panic("unreachable")
+}
+result := option;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.chunk-value
-func wasm_import_method_batch_chunk_value(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 int32, arg5 uintptr)
+func wasm_import_method_batch_chunk_value(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 int32, arg5 uintptr) 
 
 func (self *Batch) ChunkValue(index uint32, id hep_filter_types.ChunkId, form hep_filter_types.ChunkForm) witTypes.Result[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, 40, 8))
-	wasm_import_method_batch_chunk_value((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), int32(form), returnArea)
-	var result witTypes.Result[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
-		var option witTypes.Option[hep_filter_types.ChunkValue]
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
-		case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, 40, 8))
+        wasm_import_method_batch_chunk_value((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), int32(form), returnArea)
+var result witTypes.Result[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        var option witTypes.Option[hep_filter_types.ChunkValue]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+case 0:
+        
+        option = witTypes.None[hep_filter_types.ChunkValue]()
+case 1:
+        var variant hep_filter_types.ChunkValue
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))) {
+case 0:
+        
+        variant = hep_filter_types.MakeChunkValueUint8(uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24)))))
 
-			option = witTypes.None[hep_filter_types.ChunkValue]()
-		case 1:
-			var variant hep_filter_types.ChunkValue
-			switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 16))) {
-			case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeChunkValueUint16(uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24)))))
 
-				variant = hep_filter_types.MakeChunkValueUint8(uint8(uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24)))))
+case 2:
+        
+        variant = hep_filter_types.MakeChunkValueUint32(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))
 
-			case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeChunkValueInet4Addr(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))
 
-				variant = hep_filter_types.MakeChunkValueUint16(uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24)))))
+case 4:
+        
+        variant = hep_filter_types.MakeChunkValueInet6Addr(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 24))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 32)))})
 
-			case 2:
+case 5:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24+1*4))))
 
-				variant = hep_filter_types.MakeChunkValueUint32(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))
+        variant = hep_filter_types.MakeChunkValueUtf8String(value)
 
-			case 3:
+case 6:
+        value0 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24+1*4))))
 
-				variant = hep_filter_types.MakeChunkValueInet4Addr(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))
+        variant = hep_filter_types.MakeChunkValueOctetString(value0)
 
-			case 4:
+default:
+        panic("unreachable")
+}
 
-				variant = hep_filter_types.MakeChunkValueInet6Addr(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 24))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), 32)))})
+        option = witTypes.Some[hep_filter_types.ChunkValue](variant)
+default:
+        panic("unreachable")
+}
 
-			case 5:
-				value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24 + 1*4))))
+        result = witTypes.Ok[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError](option)
+case 1:
+        var variant3 hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
+case 0:
+        
+        variant3 = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-				variant = hep_filter_types.MakeChunkValueUtf8String(value)
+case 1:
+        
+        variant3 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8+1*4)))))
 
-			case 6:
-				value0 := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 24))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24 + 1*4))))
+case 2:
+        
+        variant3 = hep_filter_types.MakeEditErrorNoPayload()
 
-				variant = hep_filter_types.MakeChunkValueOctetString(value0)
+case 3:
+        
+        variant3 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8+1*4)))))
 
-			default:
-				panic("unreachable")
-			}
+case 4:
+        
+        variant3 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8+1*4)))))
 
-			option = witTypes.Some[hep_filter_types.ChunkValue](variant)
-		default:
-			panic("unreachable")
-		}
+case 5:
+        
+        variant3 = hep_filter_types.MakeEditErrorBadAddresses()
 
-		result = witTypes.Ok[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError](option)
-	case 1:
-		var variant3 hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 8))) {
-		case 0:
+case 6:
+        value1 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8+1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8+2*4))))
 
-			variant3 = hep_filter_types.MakeEditErrorNoSuchPacket()
+        variant3 = hep_filter_types.MakeEditErrorNotInVersion(value1)
 
-		case 1:
+case 7:
+        value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8+1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8+2*4))))
 
-			variant3 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))
+        variant3 = hep_filter_types.MakeEditErrorOther(value2)
 
-		case 2:
+default:
+        panic("unreachable")
+}
 
-			variant3 = hep_filter_types.MakeEditErrorNoPayload()
-
-		case 3:
-
-			variant3 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))
-
-		case 4:
-
-			variant3 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))
-
-		case 5:
-
-			variant3 = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value1 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
-
-			variant3 = hep_filter_types.MakeEditErrorNotInVersion(value1)
-
-		case 7:
-			value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 1*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4))))
-
-			variant3 = hep_filter_types.MakeEditErrorOther(value2)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError](variant3)
-	default:
-		panic("unreachable")
-	}
-	result4 := result
-	return result4
+        result = witTypes.Err[witTypes.Option[hep_filter_types.ChunkValue], hep_filter_types.EditError](variant3)
+default:
+        panic("unreachable")
+}
+result4 := result;
+return result4
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.chunks
-func wasm_import_method_batch_chunks(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_chunks(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) Chunks(index uint32) []hep_filter_types.Chunk {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (2 * 4), 4))
-	wasm_import_method_batch_chunks((self).Handle(), int32(index), returnArea)
-	result := make([]hep_filter_types.Chunk, 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
-	for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))); index++ {
-		base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0)))), index*(3*4))
-		value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (2 * 4))))
+        returnArea := uintptr(witRuntime.Allocate(pinner, (2*4), 4))
+        wasm_import_method_batch_chunks((self).Handle(), int32(index), returnArea)
+result := make([]hep_filter_types.Chunk, 0, *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+for index := 0; index < int(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))); index++ {
+        base := unsafe.Add(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0)))), index * (3*4))
+        value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(base), (2*4))))
 
-		result = append(result, hep_filter_types.Chunk{Id: hep_filter_types.ChunkId{Vendor: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)))), Kind: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 2))))}, Body: value})
-	}
+        result = append(result, hep_filter_types.Chunk{Id: hep_filter_types.ChunkId{Vendor: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 0)))), Kind: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(base), 2))))}, Body: value})
+}
 
-	result0 := result
-	return result0
+result0 := result;
+return result0
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.correlation-id
-func wasm_import_method_batch_correlation_id(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_correlation_id(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) CorrelationId(index uint32) witTypes.Option[[]uint8] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (3 * 4), 4))
-	wasm_import_method_batch_correlation_id((self).Handle(), int32(index), returnArea)
-	var option witTypes.Option[[]uint8]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (3*4), 4))
+        wasm_import_method_batch_correlation_id((self).Handle(), int32(index), returnArea)
+var option witTypes.Option[[]uint8]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        option = witTypes.None[[]uint8]()
+case 1:
+        value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4))))
 
-		option = witTypes.None[[]uint8]()
-	case 1:
-		value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
-
-		option = witTypes.Some[[]uint8](value)
-	default:
-		panic("unreachable")
-	}
-	result := option
-	return result
+        option = witTypes.Some[[]uint8](value)
+default:
+        panic("unreachable")
+}
+result := option;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.agent-name
-func wasm_import_method_batch_agent_name(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_agent_name(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) AgentName(index uint32) witTypes.Option[[]uint8] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (3 * 4), 4))
-	wasm_import_method_batch_agent_name((self).Handle(), int32(index), returnArea)
-	var option witTypes.Option[[]uint8]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (3*4), 4))
+        wasm_import_method_batch_agent_name((self).Handle(), int32(index), returnArea)
+var option witTypes.Option[[]uint8]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        option = witTypes.None[[]uint8]()
+case 1:
+        value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4))))
 
-		option = witTypes.None[[]uint8]()
-	case 1:
-		value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
-
-		option = witTypes.Some[[]uint8](value)
-	default:
-		panic("unreachable")
-	}
-	result := option
-	return result
+        option = witTypes.Some[[]uint8](value)
+default:
+        panic("unreachable")
+}
+result := option;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.sip-method
-func wasm_import_method_batch_sip_method(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_sip_method(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) SipMethod(index uint32) witTypes.Option[string] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (3 * 4), 4))
-	wasm_import_method_batch_sip_method((self).Handle(), int32(index), returnArea)
-	var option witTypes.Option[string]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (3*4), 4))
+        wasm_import_method_batch_sip_method((self).Handle(), int32(index), returnArea)
+var option witTypes.Option[string]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        option = witTypes.None[string]()
+case 1:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4))))
 
-		option = witTypes.None[string]()
-	case 1:
-		value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
-
-		option = witTypes.Some[string](value)
-	default:
-		panic("unreachable")
-	}
-	result := option
-	return result
+        option = witTypes.Some[string](value)
+default:
+        panic("unreachable")
+}
+result := option;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.sip-header
-func wasm_import_method_batch_sip_header(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr)
+func wasm_import_method_batch_sip_header(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr) 
 
 func (self *Batch) SipHeader(index uint32, name string) witTypes.Option[[]uint8] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (3 * 4), 4))
-	utf8 := unsafe.Pointer(unsafe.StringData(name))
-	pinner.Pin(utf8)
-	wasm_import_method_batch_sip_header((self).Handle(), int32(index), uintptr(utf8), uint32(len(name)), returnArea)
-	var option witTypes.Option[[]uint8]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (3*4), 4))
+        utf8 := unsafe.Pointer(unsafe.StringData(name))
+pinner.Pin(utf8)
+wasm_import_method_batch_sip_header((self).Handle(), int32(index), uintptr(utf8), uint32(len(name)), returnArea)
+var option witTypes.Option[[]uint8]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        option = witTypes.None[[]uint8]()
+case 1:
+        value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4))))
 
-		option = witTypes.None[[]uint8]()
-	case 1:
-		value := unsafe.Slice((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4))))
-
-		option = witTypes.Some[[]uint8](value)
-	default:
-		panic("unreachable")
-	}
-	result := option
-	return result
+        option = witTypes.Some[[]uint8](value)
+default:
+        panic("unreachable")
+}
+result := option;
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.sender
-func wasm_import_method_batch_sender(arg0 int32, arg1 int32, arg2 uintptr)
+func wasm_import_method_batch_sender(arg0 int32, arg1 int32, arg2 uintptr) 
 
 func (self *Batch) Sender(index uint32) Sender {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (64 + 4*4), 8))
-	wasm_import_method_batch_sender((self).Handle(), int32(index), returnArea)
-	value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
-	var variant hep_filter_types.IpAddress
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (64+4*4), 8))
+        wasm_import_method_batch_sender((self).Handle(), int32(index), returnArea)
+value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4)))
+var variant hep_filter_types.IpAddress
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))) {
+case 0:
+        
+        variant = hep_filter_types.MakeIpAddressNone()
 
-		variant = hep_filter_types.MakeIpAddressNone()
+case 1:
+        
+        variant = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8+2*4)))))
 
-	case 1:
+case 2:
+        
+        variant = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (8+2*4)))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (16+2*4))))})
 
-		variant = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4)))))
+default:
+        panic("unreachable")
+}
+var variant0 hep_filter_types.IpAddress
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (32+2*4)))) {
+case 0:
+        
+        variant0 = hep_filter_types.MakeIpAddressNone()
 
-	case 2:
+case 1:
+        
+        variant0 = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (40+2*4)))))
 
-		variant = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (8 + 2*4)))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (16 + 2*4))))})
+case 2:
+        
+        variant0 = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (40+2*4)))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (48+2*4))))})
 
-	default:
-		panic("unreachable")
-	}
-	var variant0 hep_filter_types.IpAddress
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (32 + 2*4)))) {
-	case 0:
-
-		variant0 = hep_filter_types.MakeIpAddressNone()
-
-	case 1:
-
-		variant0 = hep_filter_types.MakeIpAddressIpv4(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (40 + 2*4)))))
-
-	case 2:
-
-		variant0 = hep_filter_types.MakeIpAddressIpv6(witTypes.Tuple2[uint64, uint64]{F0: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (40 + 2*4)))), F1: uint64(*(*int64)(unsafe.Add(unsafe.Pointer(returnArea), (48 + 2*4))))})
-
-	default:
-		panic("unreachable")
-	}
-	value1 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (64 + 2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (64 + 3*4))))
-	result := Sender{Transport: value, Peer: hep_filter_types.Endpoint{Address: variant, Port: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24 + 2*4)))))}, Local: hep_filter_types.Endpoint{Address: variant0, Port: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (56 + 2*4)))))}, Listener: value1}
-	return result
+default:
+        panic("unreachable")
+}
+value1 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (64+2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (64+3*4))))
+result := Sender{Transport: value, Peer: hep_filter_types.Endpoint{Address: variant, Port: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (24+2*4)))))}, Local: hep_filter_types.Endpoint{Address: variant0, Port: uint16(uint16(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (56+2*4)))))}, Listener: value1};
+return result
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-payload
-func wasm_import_method_batch_set_payload(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr)
+func wasm_import_method_batch_set_payload(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr) 
 
 func (self *Batch) SetPayload(index uint32, payload []uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	data := unsafe.Pointer(unsafe.SliceData(payload))
-	pinner.Pin(data)
-	wasm_import_method_batch_set_payload((self).Handle(), int32(index), uintptr(data), uint32(len(payload)), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        data := unsafe.Pointer(unsafe.SliceData(payload))
+pinner.Pin(data)
+wasm_import_method_batch_set_payload((self).Handle(), int32(index), uintptr(data), uint32(len(payload)), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.mask
-func wasm_import_method_batch_mask(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 int32, arg5 uintptr)
+func wasm_import_method_batch_mask(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 int32, arg5 uintptr) 
 
 func (self *Batch) Mask(index uint32, spans []Span, fill uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	slice := spans
-	length := uint32(len(slice))
-	result := witRuntime.Allocate(pinner, uintptr(length*8), 4)
-	for index, element := range slice {
-		base := unsafe.Add(result, index*8)
-		*(*int32)(unsafe.Add(unsafe.Pointer(base), 0)) = int32((element).Offset)
-		*(*int32)(unsafe.Add(unsafe.Pointer(base), 4)) = int32((element).Length)
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        slice := spans
+length := uint32(len(slice))
+result := witRuntime.Allocate(pinner, uintptr(length * 8), 4)
+for index, element := range slice {
+        base := unsafe.Add(result, index * 8)
+        *(*int32)(unsafe.Add(unsafe.Pointer(base), 0)) = int32((element).Offset)
+*(*int32)(unsafe.Add(unsafe.Pointer(base), 4)) = int32((element).Length)
 
-	}
+}
 
-	wasm_import_method_batch_mask((self).Handle(), int32(index), uintptr(result), length, int32(fill), returnArea)
-	var result1 witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+wasm_import_method_batch_mask((self).Handle(), int32(index), uintptr(result), length, int32(fill), returnArea)
+var result1 witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result1 = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result1 = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result1 = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result2 := result1
-	return result2
+        result1 = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result2 := result1;
+return result2
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-chunk
-func wasm_import_method_batch_set_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 uintptr)
+func wasm_import_method_batch_set_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 uintptr) 
 
 func (self *Batch) SetChunk(index uint32, id hep_filter_types.ChunkId, body []uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	data := unsafe.Pointer(unsafe.SliceData(body))
-	pinner.Pin(data)
-	wasm_import_method_batch_set_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), uintptr(data), uint32(len(body)), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        data := unsafe.Pointer(unsafe.SliceData(body))
+pinner.Pin(data)
+wasm_import_method_batch_set_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), uintptr(data), uint32(len(body)), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-chunk-value
-func wasm_import_method_batch_set_chunk_value(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 int32, arg5 int64, arg6 int64, arg7 uintptr)
+func wasm_import_method_batch_set_chunk_value(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 int32, arg5 int64, arg6 int64, arg7 uintptr) 
 
 func (self *Batch) SetChunkValue(index uint32, id hep_filter_types.ChunkId, value hep_filter_types.ChunkValue) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	var variant int32
-	var variant0 int64
-	var variant1 int64
-	switch value.Tag() {
-	case hep_filter_types.ChunkValueUint8:
-		payload := value.Uint8()
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        var variant int32
+var variant0 int64
+var variant1 int64
+switch value.Tag() {
+case hep_filter_types.ChunkValueUint8:
+        payload := value.Uint8()
+        
+        variant = int32(0)
+variant0 = int64(int32(payload))
+variant1 = 0
 
-		variant = int32(0)
-		variant0 = int64(int32(payload))
-		variant1 = 0
+case hep_filter_types.ChunkValueUint16:
+        payload := value.Uint16()
+        
+        variant = int32(1)
+variant0 = int64(int32(payload))
+variant1 = 0
 
-	case hep_filter_types.ChunkValueUint16:
-		payload := value.Uint16()
+case hep_filter_types.ChunkValueUint32:
+        payload := value.Uint32()
+        
+        variant = int32(2)
+variant0 = int64(int32(payload))
+variant1 = 0
 
-		variant = int32(1)
-		variant0 = int64(int32(payload))
-		variant1 = 0
+case hep_filter_types.ChunkValueInet4Addr:
+        payload := value.Inet4Addr()
+        
+        variant = int32(3)
+variant0 = int64(int32(payload))
+variant1 = 0
 
-	case hep_filter_types.ChunkValueUint32:
-		payload := value.Uint32()
+case hep_filter_types.ChunkValueInet6Addr:
+        payload := value.Inet6Addr()
+        
+        variant = int32(4)
+variant0 = int64((payload).F0)
+variant1 = int64((payload).F1)
 
-		variant = int32(2)
-		variant0 = int64(int32(payload))
-		variant1 = 0
+case hep_filter_types.ChunkValueUtf8String:
+        payload := value.Utf8String()
+        utf8 := unsafe.Pointer(unsafe.StringData(payload))
+pinner.Pin(utf8)
 
-	case hep_filter_types.ChunkValueInet4Addr:
-		payload := value.Inet4Addr()
+        variant = int32(5)
+variant0 = int64(uintptr(utf8))
+variant1 = int64(uint32(len(payload)))
 
-		variant = int32(3)
-		variant0 = int64(int32(payload))
-		variant1 = 0
+case hep_filter_types.ChunkValueOctetString:
+        payload := value.OctetString()
+        data := unsafe.Pointer(unsafe.SliceData(payload))
+pinner.Pin(data)
 
-	case hep_filter_types.ChunkValueInet6Addr:
-		payload := value.Inet6Addr()
+        variant = int32(6)
+variant0 = int64(uintptr(data))
+variant1 = int64(uint32(len(payload)))
 
-		variant = int32(4)
-		variant0 = int64((payload).F0)
-		variant1 = int64((payload).F1)
+default:
+        panic("unreachable")
+}
+wasm_import_method_batch_set_chunk_value((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), variant, variant0, variant1, returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant4 hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant4 = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-	case hep_filter_types.ChunkValueUtf8String:
-		payload := value.Utf8String()
-		utf8 := unsafe.Pointer(unsafe.StringData(payload))
-		pinner.Pin(utf8)
+case 1:
+        
+        variant4 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		variant = int32(5)
-		variant0 = int64(uintptr(utf8))
-		variant1 = int64(uint32(len(payload)))
+case 2:
+        
+        variant4 = hep_filter_types.MakeEditErrorNoPayload()
 
-	case hep_filter_types.ChunkValueOctetString:
-		payload := value.OctetString()
-		data := unsafe.Pointer(unsafe.SliceData(payload))
-		pinner.Pin(data)
+case 3:
+        
+        variant4 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		variant = int32(6)
-		variant0 = int64(uintptr(data))
-		variant1 = int64(uint32(len(payload)))
+case 4:
+        
+        variant4 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-	default:
-		panic("unreachable")
-	}
-	wasm_import_method_batch_set_chunk_value((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), variant, variant0, variant1, returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+case 5:
+        
+        variant4 = hep_filter_types.MakeEditErrorBadAddresses()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant4 hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 6:
+        value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-			variant4 = hep_filter_types.MakeEditErrorNoSuchPacket()
+        variant4 = hep_filter_types.MakeEditErrorNotInVersion(value2)
 
-		case 1:
+case 7:
+        value3 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-			variant4 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+        variant4 = hep_filter_types.MakeEditErrorOther(value3)
 
-		case 2:
+default:
+        panic("unreachable")
+}
 
-			variant4 = hep_filter_types.MakeEditErrorNoPayload()
-
-		case 3:
-
-			variant4 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
-
-		case 4:
-
-			variant4 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
-
-		case 5:
-
-			variant4 = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value2 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant4 = hep_filter_types.MakeEditErrorNotInVersion(value2)
-
-		case 7:
-			value3 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant4 = hep_filter_types.MakeEditErrorOther(value3)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant4)
-	default:
-		panic("unreachable")
-	}
-	result5 := result
-	return result5
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant4)
+default:
+        panic("unreachable")
+}
+result5 := result;
+return result5
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.add-chunk
-func wasm_import_method_batch_add_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 uintptr)
+func wasm_import_method_batch_add_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr, arg5 uint32, arg6 uintptr) 
 
 func (self *Batch) AddChunk(index uint32, id hep_filter_types.ChunkId, body []uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	data := unsafe.Pointer(unsafe.SliceData(body))
-	pinner.Pin(data)
-	wasm_import_method_batch_add_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), uintptr(data), uint32(len(body)), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        data := unsafe.Pointer(unsafe.SliceData(body))
+pinner.Pin(data)
+wasm_import_method_batch_add_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), uintptr(data), uint32(len(body)), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.remove-chunk
-func wasm_import_method_batch_remove_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr)
+func wasm_import_method_batch_remove_chunk(arg0 int32, arg1 int32, arg2 int32, arg3 int32, arg4 uintptr) 
 
 func (self *Batch) RemoveChunk(index uint32, id hep_filter_types.ChunkId) witTypes.Result[uint32, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_batch_remove_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), returnArea)
-	var result witTypes.Result[uint32, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        wasm_import_method_batch_remove_chunk((self).Handle(), int32(index), int32((id).Vendor), int32((id).Kind), returnArea)
+var result witTypes.Result[uint32, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[uint32, hep_filter_types.EditError](uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[uint32, hep_filter_types.EditError](uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), 4))))
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[uint32, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[uint32, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-flow
-func wasm_import_method_batch_set_flow(arg0 int32, arg1 int32, arg2 int32, arg3 int64, arg4 int64, arg5 int32, arg6 int32, arg7 int64, arg8 int64, arg9 int32, arg10 uintptr)
+func wasm_import_method_batch_set_flow(arg0 int32, arg1 int32, arg2 int32, arg3 int64, arg4 int64, arg5 int32, arg6 int32, arg7 int64, arg8 int64, arg9 int32, arg10 uintptr) 
 
 func (self *Batch) SetFlow(index uint32, source hep_filter_types.Endpoint, destination hep_filter_types.Endpoint) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	var variant int32
-	var variant0 int64
-	var variant1 int64
-	switch (source).Address.Tag() {
-	case hep_filter_types.IpAddressNone:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        var variant int32
+var variant0 int64
+var variant1 int64
+switch (source).Address.Tag() {
+case hep_filter_types.IpAddressNone:
+        
+        
+        variant = int32(0)
+variant0 = 0
+variant1 = 0
 
-		variant = int32(0)
-		variant0 = 0
-		variant1 = 0
+case hep_filter_types.IpAddressIpv4:
+        payload := (source).Address.Ipv4()
+        
+        variant = int32(1)
+variant0 = int64(int32(payload))
+variant1 = 0
 
-	case hep_filter_types.IpAddressIpv4:
-		payload := (source).Address.Ipv4()
+case hep_filter_types.IpAddressIpv6:
+        payload := (source).Address.Ipv6()
+        
+        variant = int32(2)
+variant0 = int64((payload).F0)
+variant1 = int64((payload).F1)
 
-		variant = int32(1)
-		variant0 = int64(int32(payload))
-		variant1 = 0
+default:
+        panic("unreachable")
+}
+var variant2 int32
+var variant3 int64
+var variant4 int64
+switch (destination).Address.Tag() {
+case hep_filter_types.IpAddressNone:
+        
+        
+        variant2 = int32(0)
+variant3 = 0
+variant4 = 0
 
-	case hep_filter_types.IpAddressIpv6:
-		payload := (source).Address.Ipv6()
+case hep_filter_types.IpAddressIpv4:
+        payload := (destination).Address.Ipv4()
+        
+        variant2 = int32(1)
+variant3 = int64(int32(payload))
+variant4 = 0
 
-		variant = int32(2)
-		variant0 = int64((payload).F0)
-		variant1 = int64((payload).F1)
+case hep_filter_types.IpAddressIpv6:
+        payload := (destination).Address.Ipv6()
+        
+        variant2 = int32(2)
+variant3 = int64((payload).F0)
+variant4 = int64((payload).F1)
 
-	default:
-		panic("unreachable")
-	}
-	var variant2 int32
-	var variant3 int64
-	var variant4 int64
-	switch (destination).Address.Tag() {
-	case hep_filter_types.IpAddressNone:
+default:
+        panic("unreachable")
+}
+wasm_import_method_batch_set_flow((self).Handle(), int32(index), variant, variant0, variant1, int32((source).Port), variant2, variant3, variant4, int32((destination).Port), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant6 hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant6 = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		variant2 = int32(0)
-		variant3 = 0
-		variant4 = 0
+case 1:
+        
+        variant6 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-	case hep_filter_types.IpAddressIpv4:
-		payload := (destination).Address.Ipv4()
+case 2:
+        
+        variant6 = hep_filter_types.MakeEditErrorNoPayload()
 
-		variant2 = int32(1)
-		variant3 = int64(int32(payload))
-		variant4 = 0
+case 3:
+        
+        variant6 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-	case hep_filter_types.IpAddressIpv6:
-		payload := (destination).Address.Ipv6()
+case 4:
+        
+        variant6 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		variant2 = int32(2)
-		variant3 = int64((payload).F0)
-		variant4 = int64((payload).F1)
+case 5:
+        
+        variant6 = hep_filter_types.MakeEditErrorBadAddresses()
 
-	default:
-		panic("unreachable")
-	}
-	wasm_import_method_batch_set_flow((self).Handle(), int32(index), variant, variant0, variant1, int32((source).Port), variant2, variant3, variant4, int32((destination).Port), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant6 hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+        variant6 = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant6 = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 7:
+        value5 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 1:
+        variant6 = hep_filter_types.MakeEditErrorOther(value5)
 
-			variant6 = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 2:
-
-			variant6 = hep_filter_types.MakeEditErrorNoPayload()
-
-		case 3:
-
-			variant6 = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
-
-		case 4:
-
-			variant6 = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
-
-		case 5:
-
-			variant6 = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant6 = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value5 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant6 = hep_filter_types.MakeEditErrorOther(value5)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant6)
-	default:
-		panic("unreachable")
-	}
-	result7 := result
-	return result7
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant6)
+default:
+        panic("unreachable")
+}
+result7 := result;
+return result7
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-ip-protocol
-func wasm_import_method_batch_set_ip_protocol(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+func wasm_import_method_batch_set_ip_protocol(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr) 
 
 func (self *Batch) SetIpProtocol(index uint32, ipProtocol uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_batch_set_ip_protocol((self).Handle(), int32(index), int32(ipProtocol), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        wasm_import_method_batch_set_ip_protocol((self).Handle(), int32(index), int32(ipProtocol), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-payload-type
-func wasm_import_method_batch_set_payload_type(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+func wasm_import_method_batch_set_payload_type(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr) 
 
 func (self *Batch) SetPayloadType(index uint32, payloadType uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_batch_set_payload_type((self).Handle(), int32(index), int32(payloadType), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        wasm_import_method_batch_set_payload_type((self).Handle(), int32(index), int32(payloadType), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-agent-id
-func wasm_import_method_batch_set_agent_id(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr)
+func wasm_import_method_batch_set_agent_id(arg0 int32, arg1 int32, arg2 int32, arg3 uintptr) 
 
 func (self *Batch) SetAgentId(index uint32, agentId uint32) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_batch_set_agent_id((self).Handle(), int32(index), int32(agentId), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        wasm_import_method_batch_set_agent_id((self).Handle(), int32(index), int32(agentId), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-captured-at
-func wasm_import_method_batch_set_captured_at(arg0 int32, arg1 int32, arg2 int64, arg3 uintptr)
+func wasm_import_method_batch_set_captured_at(arg0 int32, arg1 int32, arg2 int64, arg3 uintptr) 
 
 func (self *Batch) SetCapturedAt(index uint32, capturedAt uint64) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	wasm_import_method_batch_set_captured_at((self).Handle(), int32(index), int64(capturedAt), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        wasm_import_method_batch_set_captured_at((self).Handle(), int32(index), int64(capturedAt), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }
 
 //go:wasmimport hep:filter/packets@0.1.0 [method]batch.set-correlation-id
-func wasm_import_method_batch_set_correlation_id(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr)
+func wasm_import_method_batch_set_correlation_id(arg0 int32, arg1 int32, arg2 uintptr, arg3 uint32, arg4 uintptr) 
 
 func (self *Batch) SetCorrelationId(index uint32, correlationId []uint8) witTypes.Result[witTypes.Unit, hep_filter_types.EditError] {
-	pinner := &runtime.Pinner{}
-	defer pinner.Unpin()
+        pinner := &runtime.Pinner{}
+defer pinner.Unpin()
 
-	returnArea := uintptr(witRuntime.Allocate(pinner, (4 * 4), 4))
-	data := unsafe.Pointer(unsafe.SliceData(correlationId))
-	pinner.Pin(data)
-	wasm_import_method_batch_set_correlation_id((self).Handle(), int32(index), uintptr(data), uint32(len(correlationId)), returnArea)
-	var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
-	switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
-	case 0:
+        returnArea := uintptr(witRuntime.Allocate(pinner, (4*4), 4))
+        data := unsafe.Pointer(unsafe.SliceData(correlationId))
+pinner.Pin(data)
+wasm_import_method_batch_set_correlation_id((self).Handle(), int32(index), uintptr(data), uint32(len(correlationId)), returnArea)
+var result witTypes.Result[witTypes.Unit, hep_filter_types.EditError]
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 0))) {
+case 0:
+        
+        result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
+case 1:
+        var variant hep_filter_types.EditError
+switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
+case 0:
+        
+        variant = hep_filter_types.MakeEditErrorNoSuchPacket()
 
-		result = witTypes.Ok[witTypes.Unit, hep_filter_types.EditError](witTypes.Unit{})
-	case 1:
-		var variant hep_filter_types.EditError
-		switch uint8(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), 4))) {
-		case 0:
+case 1:
+        
+        variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorNoSuchPacket()
+case 2:
+        
+        variant = hep_filter_types.MakeEditErrorNoPayload()
 
-		case 1:
+case 3:
+        
+        variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-			variant = hep_filter_types.MakeEditErrorOutOfRange(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 4:
+        
+        variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))
 
-		case 2:
+case 5:
+        
+        variant = hep_filter_types.MakeEditErrorBadAddresses()
 
-			variant = hep_filter_types.MakeEditErrorNoPayload()
+case 6:
+        value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 3:
+        variant = hep_filter_types.MakeEditErrorNotInVersion(value)
 
-			variant = hep_filter_types.MakeEditErrorTooLong(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+case 7:
+        value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2*4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3*4))))
 
-		case 4:
+        variant = hep_filter_types.MakeEditErrorOther(value0)
 
-			variant = hep_filter_types.MakeEditErrorWrongWidth(uint32(*(*int32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))
+default:
+        panic("unreachable")
+}
 
-		case 5:
-
-			variant = hep_filter_types.MakeEditErrorBadAddresses()
-
-		case 6:
-			value := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorNotInVersion(value)
-
-		case 7:
-			value0 := unsafe.String((*uint8)(unsafe.Pointer(uintptr(*(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (2 * 4)))))), *(*uint32)(unsafe.Add(unsafe.Pointer(returnArea), (3 * 4))))
-
-			variant = hep_filter_types.MakeEditErrorOther(value0)
-
-		default:
-			panic("unreachable")
-		}
-
-		result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
-	default:
-		panic("unreachable")
-	}
-	result1 := result
-	return result1
+        result = witTypes.Err[witTypes.Unit, hep_filter_types.EditError](variant)
+default:
+        panic("unreachable")
+}
+result1 := result;
+return result1
 
 }

@@ -67,6 +67,19 @@ class Batch:
         The scalars of all packets, in order. One call for all of them is what makes a filter fast.
         """
         raise NotImplementedError
+    def packed_scalars(self) -> List[int]:
+        """
+        The scalars of all packets as plain numbers, which cross the boundary in one piece: a third of the cost of
+        `scalars`. Sixteen numbers for each packet, in order:
+        0: version, and from bit 8 on ip-protocol, from bit 16 payload-type, from bit 24 marks.
+        1: source-port, and from bit 16 on destination-port. 2: agent-id. 3: payload-length.
+        4 and 5: the lower and the upper half of captured-at.
+        6: what the source is, and from bit 8 on what the destination is: 0 no address, 4 IPv4, 6 IPv6.
+        7: 0 for now; ignore it.
+        8 to 11: the source; 12 to 15: the destination. An IPv4 address is the first of its four numbers, of an IPv6 address
+        the first is the most significant.
+        """
+        raise NotImplementedError
     def payload(self, index: int, offset: int, max: int) -> bytes:
         """
         Up to `max` octets of one payload from `offset` on; empty if there are none.
