@@ -29,15 +29,22 @@ const BATCHES: [usize; 3] = [1, 32, 64];
 fn main() {
     println!("filter, 738-octet SIP INVITE in HEP3{}", if is_quick() { " (quick: no figures)" } else { "" });
     let folder = tempfile::tempdir().unwrap();
-    let empty = measured(folder.path(), "empty", Guest::default());
-    let trivial = measured(folder.path(), "trivial", guests::TRIVIAL);
-    let records = measured(folder.path(), "records", guests::TRIVIAL_RECORDS);
-    check(&trivial);
-    check(&records);
+    let empty = measured(folder.path(), "empty", Guest::default(), Ended::ByEpoch);
+    let trivial = measured(folder.path(), "trivial", guests::TRIVIAL, Ended::ByEpoch);
+    let records = measured(folder.path(), "records", guests::TRIVIAL_RECORDS, Ended::ByEpoch);
+    let fuelled = measured(folder.path(), "fuelled", guests::TRIVIAL, Ended::ByFuelToo);
+    let loops = measured(folder.path(), "loops", guests::EVERY_OCTET, Ended::ByEpoch);
+    let fuelled_loops = measured(folder.path(), "fuelled-loops", guests::EVERY_OCTET, Ended::ByFuelToo);
+    for filter in [&trivial, &records, &fuelled] {
+        check(filter);
+    }
     for (name, filter) in [
         ("empty call", &empty),
         ("packed scalars and 64 octets of each payload", &trivial),
         ("scalars as records and the same", &records),
+        ("packed scalars and 64 octets, fuel counted", &fuelled),
+        ("every octet of each payload, one by one", &loops),
+        ("every octet of each payload, fuel counted", &fuelled_loops),
     ] {
         for packets in BATCHES {
             let mut instance = start(filter);
@@ -48,8 +55,16 @@ fn main() {
     }
 }
 
+/// What ends a call that does not end by itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ended {
+    ByEpoch,
+    /// Instructions are counted as well.
+    ByFuelToo,
+}
+
 /// Compiles a guest and starts it a few times, with figures.
-fn measured(folder: &Path, name: &str, guest: Guest<'_>) -> Arc<Filter> {
+fn measured(folder: &Path, name: &str, guest: Guest<'_>, ended: Ended) -> Arc<Filter> {
     let path = guest::write(folder, name, guest);
     let text = format!(
         "[[listener]]\nname = \"udp\"\nlisten = \"hep_udp:127.0.0.1:1\"\n[[tenant]]\nname = \"t\"\n\
@@ -62,7 +77,7 @@ fn measured(folder: &Path, name: &str, guest: Guest<'_>) -> Arc<Filter> {
         memory_octets_max: config.limits.memory_octets_max,
         table_elements_max: config.limits.table_elements_max,
         stack_octets_max: 512 << 10,
-        counts_fuel: false,
+        counts_fuel: ended == Ended::ByFuelToo,
         cache: None,
     };
     let host = Host::new(&size).unwrap();

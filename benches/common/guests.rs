@@ -29,7 +29,7 @@ macro_rules! trivial {
                 r"
         (call $scalars (local.get $batch) (global.get $out))
         (call $payloads (local.get $batch) (i32.const 64) (i32.add (global.get $out) (i32.const 8)))
-        (local.set $j (i32.div_u (i32.load offset=4 (global.get $out)) (i32.const "#,
+        (local.set $j (i32.div_u (i32.load offset=4 (global.get $out)) (i32.const ",
                 $items,
                 r")))
         (local.set $k (i32.load offset=8 (global.get $out)))
@@ -66,3 +66,26 @@ pub(crate) const TRIVIAL: Guest<'_> = trivial!("packed-scalars", "64", "16");
 /// The same with the scalars as records.
 #[allow(dead_code, reason = "one bench compares them")]
 pub(crate) const TRIVIAL_RECORDS: Guest<'_> = trivial!("scalars", "72", "1");
+
+/// Adds up every octet of every payload, one by one: nothing but a loop, which is what epoch and fuel cost the most in.
+#[allow(dead_code, reason = "one bench compares them")]
+pub(crate) const EVERY_OCTET: Guest<'_> = Guest {
+    imports: r#"
+        (import "hep:filter/packets@0.1.0" "[method]batch.payloads" (func $payloads (param i32 i32 i32)))"#,
+    definitions: "",
+    init: "",
+    // $i: where, $j: the end, $k: the sum, which is kept so that nobody leaves the loop out.
+    on_batch: r"
+        (call $payloads (local.get $batch) (i32.const -1) (global.get $out))
+        (local.set $i (i32.load (global.get $out)))
+        (local.set $j (i32.add (local.get $i) (i32.load offset=4 (global.get $out))))
+        (block $done (loop $next
+          (br_if $done (i32.eq (local.get $i) (local.get $j)))
+          (local.set $k (i32.add (local.get $k) (i32.load8_u (local.get $i))))
+          (local.set $i (i32.add (local.get $i) (i32.const 1)))
+          (br $next)))
+        (i32.store offset=16 (global.get $out) (local.get $k))",
+    on_tick: "",
+    on_stop: "",
+    on_alloc: "",
+};

@@ -86,6 +86,10 @@ pub struct Chains {
     homes: Vec<Home>,
     /// By collector; `None`: it is gone.
     outlets: Vec<Option<Outlet>>,
+    /// Whose each packet of the batch at hand is, and those packets by tenant: empty between batches, and kept for their
+    /// memory.
+    tenants: Vec<Option<TenantId>>,
+    sorted: Vec<(TenantId, Vec<Received>)>,
     slow: Arc<SlowLane>,
     results: mpsc::Sender<Finished>,
     incoming_results: Option<mpsc::Receiver<Finished>>,
@@ -113,6 +117,8 @@ impl Chains {
             table,
             homes: Vec::new(),
             outlets: Vec::new(),
+            tenants: Vec::new(),
+            sorted: Vec::new(),
             slow,
             results,
             incoming_results: Some(incoming_results),
@@ -163,38 +169,47 @@ impl Chains {
     }
 
     /// Finds the tenants of a batch's packets and counts them in; what is beyond a tenant's quota is counted out again.
-    fn sort(&mut self, packets: Vec<Received>, connection: Option<&Connected>) -> Vec<(TenantId, Vec<Received>)> {
-        let now = Instant::now();
+    fn sort(
+        &mut self,
+        packets: Vec<Received>,
+        connection: Option<&Connected>,
+        sorted: &mut Vec<(TenantId, Vec<Received>)>,
+    ) {
         let client_names = connection.map(|connection| connection.client_names.as_slice()).unwrap_or_default();
-        let mut sorted: Vec<(TenantId, Vec<Received>)> = Vec::new();
         let writing = self.page.write();
-        // Packets of one sender, one after the other, are nearly always all of one tenant: one list, taken as it is.
-        let mut tenants = Vec::with_capacity(packets.len());
+        let (mut arrived, mut now) = (Arrived::default(), None);
+        self.tenants.clear();
         for received in &packets {
             let listener = received.origin.listener.unwrap_or(ListenerId(usize::MAX));
             let tenant = self.table.find(listener, received.origin.peer.ip(), client_names, &received.packet);
-            count_in(&writing, listener, tenant, received);
+            arrived.add(&writing, listener, tenant, received);
             let quota = tenant.and_then(|tenant| Some((tenant, self.homes.get(tenant.0)?.settings.quota.as_deref()?)));
-            let within = quota.map_or(Ok(()), |(tenant, quota)| within(quota, tenant, connection, received, now));
+            let within = quota.map_or(Ok(()), |(tenant, quota)| {
+                within(quota, tenant, connection, received, *now.get_or_insert_with(Instant::now))
+            });
             if let (Some(tenant), Err(reason)) = (tenant, within) {
+                // In before it is out.
+                arrived.count(&writing);
                 writing.tenant_less(tenant, TenantCount::InFlight, 1);
                 writing.tenant(tenant, TenantCount::Dropped(reason), 1);
             }
-            tenants.push(tenant.filter(|_| within.is_ok()));
+            self.tenants.push(tenant.filter(|_| within.is_ok()));
         }
-        if let Some(first) = tenants.first().copied()
-            && tenants.iter().all(|tenant| *tenant == first)
+        arrived.count(&writing);
+        // Packets of one sender, one after the other, are nearly always all of one tenant: one list, taken as it is.
+        if let Some(first) = self.tenants.first().copied()
+            && self.tenants.iter().all(|tenant| *tenant == first)
         {
-            return first.map(|tenant| (tenant, packets)).into_iter().collect();
+            sorted.extend(first.map(|tenant| (tenant, packets)));
+            return;
         }
-        for (received, tenant) in packets.into_iter().zip(tenants) {
-            let Some(tenant) = tenant else { continue };
+        for (received, tenant) in packets.into_iter().zip(&self.tenants) {
+            let Some(tenant) = *tenant else { continue };
             match sorted.iter_mut().find(|(other, _)| *other == tenant) {
                 Some((_, packets)) => packets.push(received),
                 None => sorted.push((tenant, vec![received])),
             }
         }
-        sorted
     }
 
     fn process(&mut self, tenant: TenantId, job: Job, bounded: bool) {
@@ -364,16 +379,38 @@ struct Delivery {
     taken: bool,
 }
 
-fn count_in(writing: &Writing<'_>, listener: ListenerId, tenant: Option<TenantId>, received: &Received) {
-    writing.listener_less(listener, ListenerCount::Queued, 1);
-    match tenant {
-        Some(tenant) => {
-            writing.listener(listener, ListenerCount::Accepted, 1);
-            writing.tenant(tenant, TenantCount::Received, 1);
-            writing.tenant(tenant, TenantCount::ReceivedOctets, wide(received.packet.octets().len()));
-            writing.tenant(tenant, TenantCount::InFlight, 1);
+/// Packets, one after the other, of one listener and one tenant, which are counted in together.
+#[derive(Default)]
+struct Arrived {
+    of: Option<(ListenerId, Option<TenantId>)>,
+    packets: u64,
+    octets: u64,
+}
+
+impl Arrived {
+    /// One more; if it is another one's, those before it are counted.
+    fn add(&mut self, writing: &Writing<'_>, listener: ListenerId, tenant: Option<TenantId>, received: &Received) {
+        if self.of != Some((listener, tenant)) {
+            self.count(writing);
+            self.of = Some((listener, tenant));
         }
-        None => writing.listener(listener, ListenerCount::Dropped(DropReason::NoTenant), 1),
+        self.packets += 1;
+        self.octets += wide(received.packet.octets().len());
+    }
+
+    fn count(&mut self, writing: &Writing<'_>) {
+        let Self { of, packets, octets } = std::mem::take(self);
+        let Some((listener, tenant)) = of else { return };
+        writing.listener_less(listener, ListenerCount::Queued, packets);
+        match tenant {
+            Some(tenant) => {
+                writing.listener(listener, ListenerCount::Accepted, packets);
+                writing.tenant(tenant, TenantCount::Received, packets);
+                writing.tenant(tenant, TenantCount::ReceivedOctets, octets);
+                writing.tenant(tenant, TenantCount::InFlight, packets);
+            }
+            None => writing.listener(listener, ListenerCount::Dropped(DropReason::NoTenant), packets),
+        }
     }
 }
 
@@ -477,13 +514,16 @@ impl Handler<Batch> for Chains {
         // that no tenant can use up what all of them share. A connection gets it back when its batch is done.
         let permit: Option<Arc<OwnedSemaphorePermit>> = permit.filter(|_| !over_udp).map(Arc::new);
         let has_keys = self.table.has_keys();
-        for (tenant, mut packets) in self.sort(packets, connection.as_deref()) {
+        let mut sorted = std::mem::take(&mut self.sorted);
+        self.sort(packets, connection.as_deref(), &mut sorted);
+        for (tenant, mut packets) in sorted.drain(..) {
             if has_keys {
                 packets = packets.into_iter().map(without_key).collect();
             }
             let job = Job::Batch(Run::new(Work::new(packets)), permit.clone());
             self.process(tenant, job, over_udp);
         }
+        self.sorted = sorted;
     }
 }
 

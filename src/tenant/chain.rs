@@ -158,8 +158,11 @@ impl Chain {
 
     /// Takes a batch through the filters, as far as it comes. `may_move`: a missed deadline ends the run here.
     pub(super) fn run(&mut self, mut run: Run, lane: Lane, may_move: bool, tally: &mut Tally) -> Ran {
-        let at = Moment::here(lane, may_move);
         self.adopt(&mut run);
+        if self.seats.is_empty() {
+            return Ran::Through(self.finish(run));
+        }
+        let at = Moment::here(lane, may_move);
         while run.seat < self.seats.len() {
             while run.done < run.work.len() {
                 if !self.call(&mut run, at, tally) {
