@@ -80,6 +80,8 @@ mod tls_out;
 mod trial;
 /// The verbs of `proto_hep` and of its trace API, as a filter has them.
 mod verbs;
+/// How often the gateway is woken: not at all for nothing, and once for a packet.
+mod wake_ups;
 /// Packets of the specification and of real senders read as independent decoders read them.
 mod wire_goldens;
 /// The laws of the codec hold for packets that proptest makes.
