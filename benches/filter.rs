@@ -23,6 +23,8 @@ use guest::Guest;
 const NOW: CapturedAt = CapturedAt { seconds: 1_800_000_000, microseconds: 7 };
 /// Far above any call here, so that a busy machine ends none.
 const BUDGET: Budget = Budget::wall(Duration::from_secs(10));
+/// At 20 000 packets/s.
+const BETWEEN_CALM_PACKETS: Duration = Duration::from_micros(50);
 /// Packets of a call. A listener hands over 64 at most.
 const BATCHES: [usize; 3] = [1, 32, 64];
 
@@ -52,7 +54,24 @@ fn main() {
             let nanos = nanos_per_packet(packets, || call(&mut instance, &mut work));
             println!("  {:<52} {nanos:>8.1} ns per packet", format!("{name}, batch of {packets}"));
         }
+        let nanos = after_a_sleep(filter);
+        println!("  {:<52} {nanos:>8.1} ns per packet", format!("{name}, one after a sleep"));
     }
+}
+
+/// One packet a call, as calm traffic has it: the thread slept before each, and much of what the call needs has left the
+/// processor's caches, and those of its address tables, meanwhile.
+fn after_a_sleep(filter: &Arc<Filter>) -> f64 {
+    let mut instance = start(filter);
+    let mut work = work(1);
+    let calls = if is_quick() { 3 } else { 5_000 };
+    let nanos = (0..calls).map(|_| {
+        std::thread::sleep(BETWEEN_CALM_PACKETS);
+        let begun = Instant::now();
+        call(&mut instance, &mut work);
+        as_f64(begun.elapsed().as_nanos())
+    });
+    median(nanos.collect())
 }
 
 /// What ends a call that does not end by itself.
