@@ -82,7 +82,10 @@ impl Deadline {
 
     /// For a call whose time is over: when it must end after all. `None`: now.
     pub(super) fn extended(self) -> Option<Self> {
-        matches!(self, Self::Wall(_)).then(|| Self::Thread(computed().saturating_add(GRACE)))
+        match self {
+            Self::Wall(_) => Some(Self::Thread(computed().saturating_add(GRACE))),
+            Self::Thread(_) => None,
+        }
     }
 
     /// What is left; nothing when it is over.

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use wasmtime::component::{Resource, TypedFunc};
 use wasmtime::{Store, UpdateDeadline};
@@ -249,11 +249,7 @@ fn set_fuel(store: &mut Store<State>, filter: &Filter, packets: usize) -> Result
 /// The epoch has passed the deadline's ticks. They are of time on the wall: whether the call's own time is over as
 /// well is asked here.
 fn go_on_or_end(state: &mut State) -> UpdateDeadline {
-    let is_over = |deadline: &Deadline| deadline.left().is_zero();
-    if state.call.deadline.as_ref().is_some_and(is_over) {
-        state.call.deadline = state.call.deadline.and_then(Deadline::extended);
-    }
-    let left = state.call.deadline.map_or(Duration::ZERO, Deadline::left);
+    let left = state.call.left().unwrap_or_default();
     let ticks = Ticker::ticks(left);
     if left.is_zero() || !state.ticker.cover(ticks, Instant::now()) {
         return UpdateDeadline::Interrupt;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 use wasmtime::ResourceLimiter;
 use wasmtime::component::{Resource, ResourceTable, ResourceTableError};
@@ -228,10 +229,20 @@ impl Call {
         Some(draft.get_or_insert_with(|| Box::new(Draft::new(packet))))
     }
 
-    /// Looks at the clock.
-    pub(super) fn check_time(&self) -> Result<(), Refused> {
-        let is_over = self.deadline.is_some_and(|deadline| deadline.left().is_zero());
-        if is_over { Err(Refused::TooLate) } else { Ok(()) }
+    /// What is left of the call's time, with what a call is given whose time on the wall is over. `None` between calls.
+    pub(super) fn left(&mut self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        let left = deadline.left();
+        if !left.is_zero() {
+            return Some(left);
+        }
+        let Some(extended) = deadline.extended() else { return Some(left) };
+        self.deadline = Some(extended);
+        Some(extended.left())
+    }
+
+    pub(super) fn check_time(&mut self) -> Result<(), Refused> {
+        if self.left() == Some(Duration::ZERO) { Err(Refused::TooLate) } else { Ok(()) }
     }
 }
 

@@ -157,7 +157,11 @@ impl State {
 
     /// The octets of a packet that was made. Making them costs more than any other host call, with compression a
     /// millisecond: the clock is looked at each time.
-    pub(super) fn encode_made(&self, packet: &Handle, version: Version) -> wasmtime::Result<Result<Bytes, PackError>> {
+    pub(super) fn encode_made(
+        &mut self,
+        packet: &Handle,
+        version: Version,
+    ) -> wasmtime::Result<Result<Bytes, PackError>> {
         self.call.check_time()?;
         Ok(self.get(packet)?.encode(version, &self.proto_hep))
     }
