@@ -154,9 +154,8 @@ impl Postponed {
     /// Gives what waits memory of its own, so that it holds no receive buffer.
     pub(super) fn detach(&mut self) {
         for packet in self.packets.iter_mut().skip(self.detached) {
-            if !packet.octets.is_unique() {
-                packet.octets = Bytes::copy_from_slice(&packet.octets);
-            }
+            // Also who is the last one in a buffer: it would keep all of that.
+            packet.octets = Bytes::copy_from_slice(&packet.octets);
         }
         self.detached = self.packets.len();
     }
@@ -186,6 +185,15 @@ mod tests {
         assert_eq!(postponed.drop_newest(), 1);
         assert!(!postponed.is_over());
         assert_eq!(postponed.drop_all(), 2);
+    }
+
+    #[test]
+    fn what_waits_holds_no_buffer_even_if_nobody_else_does() {
+        let mut postponed = Postponed::new(10);
+        postponed.push(Bytes::from(vec![7; 65_536]).slice(..100), 100, Instant::now());
+        postponed.detach();
+        let octets = postponed.packets.remove(0).unwrap().octets;
+        assert!(octets.try_into_mut().unwrap().capacity() < 1_000);
     }
 
     #[test]

@@ -279,3 +279,57 @@ impl Handler<Drain> for UdpCollector {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+    use std::rc::Rc;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    use super::*;
+    use crate::config::{CollectorId, VersionOut};
+    use crate::ledger::{Ledger, Rows};
+    use crate::message::{Origin, Received};
+    use crate::wire::{CapturedAt, decode};
+
+    /// Loopback takes any number of datagrams at once; a pair of this kind takes some, and more when those are read.
+    #[test]
+    fn what_the_system_does_not_take_at_once_goes_out_in_order_when_it_does() {
+        const PACKETS: u16 = 2_000;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::Datagram, None, SockFlag::SOCK_NONBLOCK).unwrap();
+        let theirs = UnixDatagram::from(theirs);
+        theirs.set_nonblocking(false).unwrap();
+        theirs.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let numbered =
+            |number: u16| [&[1, 16, 2, 17, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], &number.to_be_bytes()[..]].concat();
+        let origin = Origin::ours(CapturedAt::default());
+        let packets = (0..PACKETS).map(|number| Received { packet: decode(numbered(number).into()).unwrap(), origin });
+        let deliver = Deliver { packets: Arc::new(packets.collect()) };
+        let ledger = Ledger::new(Rows { collectors: vec!["c".to_owned()], ..Rows::default() });
+        let backlog = Backlog::new(1 << 20);
+        actix::System::new().block_on(async {
+            let counter = Counter::new(CollectorId(0), "c", Rc::new(ledger.page()));
+            let encoding = Encoding { version: VersionOut::AsReceived, agent_id: 1, authentication_key: None };
+            let collector =
+                UdpCollector::new(ours.into(), encoding, usize::from(PACKETS), counter, Arc::clone(&backlog));
+            let collector = collector.start();
+            collector.send(deliver).await.unwrap();
+            let sent = ledger.totals().collector(CollectorId(0), CollectorCount::Sent);
+            assert!(sent > 0 && sent < u64::from(PACKETS), "the system took {sent} at once");
+            let reader = std::thread::spawn(move || {
+                let next = |_| {
+                    let mut octets = vec![0; 64];
+                    let length = theirs.recv(&mut octets).unwrap();
+                    octets.truncate(length);
+                    octets
+                };
+                (0..PACKETS).map(next).collect::<Vec<_>>()
+            });
+            let drained = tokio::time::timeout(Duration::from_secs(60), collector.send(Drain)).await;
+            drained.unwrap().unwrap();
+            assert_eq!(reader.join().unwrap(), (0..PACKETS).map(numbered).collect::<Vec<_>>());
+        });
+    }
+}

@@ -58,9 +58,8 @@ impl From<CapturedAt> for Now {
     }
 }
 
-/// What a call gets whose time on the wall is over, once: so much time of computing. Nearly all that miss a deadline on the
-/// wall were kept from the processor, and are through with what little they still had to do; who really computes ends
-/// this much later.
+/// What a call gets whose time on the wall is over, once: so much time of computing. Who was kept from the processor gets
+/// through with what little it still had to do; who really computes ends this much later.
 const GRACE: Duration = TICK;
 
 /// When the call at hand must end.

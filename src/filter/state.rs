@@ -423,3 +423,27 @@ impl ResourceLimiter for Memory {
         usize::try_from(MEMORIES_MAX).unwrap_or(usize::MAX)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::deadline::Budget;
+    use super::*;
+
+    #[test]
+    fn a_call_whose_time_on_the_wall_is_over_goes_on_until_it_has_computed_for_a_while() {
+        let begun = Instant::now();
+        let mut call = Call { deadline: Some(Deadline::begin(Budget::wall(Duration::ZERO), begun)), ..Call::default() };
+        assert!(call.check_time().is_ok());
+        while call.check_time().is_ok() {
+            assert!(begun.elapsed() < Duration::from_secs(30));
+        }
+        assert!(begun.elapsed() >= Duration::from_millis(1));
+        assert_eq!(call.left(), Some(Duration::ZERO));
+        let mut computing =
+            Call { deadline: Some(Deadline::begin(Budget::computing(Duration::ZERO), begun)), ..Call::default() };
+        assert!(computing.check_time().is_err());
+        assert!(Call::default().check_time().is_ok());
+    }
+}

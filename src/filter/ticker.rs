@@ -13,14 +13,13 @@ use wasmtime::EngineWeak;
 
 /// The time between two ticks: the grain of every deadline.
 pub(super) const TICK: Duration = Duration::from_millis(1);
-const TICKS_PER_SECOND: u64 = 1_000;
+const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
 /// Ticks that the ticker goes on after the last deadline, so that traffic that comes every few milliseconds does not
 /// wake a sleeping thread for every batch.
 const LINGER_TICKS: u64 = 100;
 /// A ticker that has not ticked for so long while it should is taken for dead. Far above what a loaded machine does to
 /// a sleeping thread (26 ms measured), as no guest runs from then on.
 const LATE: Duration = Duration::from_secs(1);
-const LATE_NANOS: u64 = LATE.as_secs() * 1_000_000_000;
 
 /// Ends overlong calls.
 #[derive(Debug)]
@@ -82,7 +81,8 @@ impl Ticker {
             self.thread.unpark();
             return true;
         }
-        now.saturating_sub(shared.last_beat.load(Ordering::Relaxed)) < LATE_NANOS
+        let late = u64::try_from(LATE.as_nanos()).unwrap_or(u64::MAX);
+        now.saturating_sub(shared.last_beat.load(Ordering::Relaxed)) < late
     }
 
     /// Whether the thread sleeps: an idle gateway must not tick.
@@ -132,8 +132,7 @@ impl Shared {
     }
 
     fn nanos(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.start);
-        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
     }
 }
 

@@ -114,9 +114,6 @@ fn bind_one(listener: &Listener, address: SocketAddr) -> io::Result<Socket> {
         Transport::Udp => {
             set_receive_buffer(&socket, listener.receive_buffer_octets, &listener.name);
             setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-            // Datagrams that were sent as one piece, or that the network card put together, come as one. A kernel that
-            // cannot do it (before 5.0) gives them one by one.
-            let _ = setsockopt(&socket, sockopt::UdpGroSegment, &true);
             socket.bind(&address.into())?;
         }
         Transport::Tcp | Transport::Tls => {

@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::CONNECTION_BATCHES_MAX;
 use super::intake::{Taken, Tally};
 use super::limits::Admitted;
+use super::readiness::take_ready;
 use super::tcp::Shared;
 use crate::config::Transport;
 use crate::ledger::{CloseReason, ListenerCount};
@@ -30,6 +31,8 @@ use crate::wire::{FrameError, Framer, RejectReason};
 const READ_OCTETS: usize = 64 << 10;
 /// A read that brings less is copied out of the block that the next one uses again.
 const COPIED_BELOW_OCTETS: usize = READ_OCTETS / 8;
+/// Packets for which room is made before a read is cut: somewhat more than a full one has of ordinary packets.
+const PREPARED_PACKETS_MAX: usize = 128;
 
 /// Owns one connection: reads, cuts packets, decodes them and hands them on. It reads on when its batches are done,
 /// so an agent feels that a chain is slow, and nobody else does.
@@ -88,8 +91,8 @@ impl Connection {
             self.close(CloseReason::TenantConnectionsFull, ctx);
             return;
         }
-        let read = read_ready(&self.stream, &mut self.shared.arena.borrow_mut());
-        match read {
+        let octets = read(&self.stream, &mut self.shared.arena.borrow_mut());
+        match octets {
             Ok(octets) if octets.is_empty() => self.end_of_stream(ctx),
             Ok(octets) if self.tunnel.is_some() => self.take_tls(&octets, ctx),
             Ok(octets) => self.take(octets, ctx),
@@ -165,7 +168,7 @@ impl Connection {
             }
         };
         let Taken { packets, mut tally } = taken;
-        self.packets_of_last_read = packets.len();
+        self.packets_of_last_read = packets.len().min(PREPARED_PACKETS_MAX);
         if let Some(error) = end {
             let (reason, partial) = (reject_reason(error), self.framer.partial_octets());
             intake.reject_unread(reason, &error, partial, self.peer, self.last_read, &mut tally);
@@ -235,30 +238,18 @@ impl Connection {
     }
 }
 
-/// Reads, and tells the runtime that nothing is left if there were fewer octets than there was room for: to ask again for
-/// nothing is a system call for every packet that comes alone. What comes after that, epoll tells anew.
-///
-/// A read that brings little is copied, so that a packet that waits somewhere does not hold a whole block.
-fn read_ready(stream: &TcpStream, arena: &mut BytesMut) -> io::Result<Bytes> {
+/// Reads into the block. A read that brings little is copied, so that a packet that waits somewhere does not hold all of it.
+fn read(stream: &TcpStream, arena: &mut BytesMut) -> io::Result<Bytes> {
     arena.reserve(READ_OCTETS);
-    let mut read = Err(io::ErrorKind::WouldBlock.into());
     let room = arena.capacity();
-    // What this says of it is told to the runtime, and `read` is what there is to know.
-    let _ = stream.try_io(Interest::READABLE, || {
-        read = stream.try_read_buf(arena);
-        match &read {
-            Ok(octets) if *octets > 0 && *octets < room => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
-        }
-    });
-    read.map(|octets| {
-        if octets >= COPIED_BELOW_OCTETS {
-            return arena.split().freeze();
-        }
-        let copy = Bytes::copy_from_slice(arena);
-        arena.clear();
-        copy
-    })
+    let try_io = |io: &mut dyn FnMut() -> io::Result<()>| stream.try_io(Interest::READABLE, io);
+    let octets = take_ready(try_io, || stream.try_read_buf(arena), |octets| (1..room).contains(octets))?;
+    if octets >= COPIED_BELOW_OCTETS {
+        return Ok(arena.split().freeze());
+    }
+    let copy = Bytes::copy_from_slice(arena);
+    arena.clear();
+    Ok(copy)
 }
 
 const fn reject_reason(error: FrameError) -> RejectReason {

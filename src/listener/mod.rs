@@ -9,6 +9,7 @@ mod bind;
 mod connection;
 mod intake;
 mod limits;
+mod readiness;
 mod receive;
 mod tcp;
 mod udp;

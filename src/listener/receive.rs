@@ -79,7 +79,7 @@ impl Receiver {
             _ => self.wanted,
         };
         let lengths = arrived.lengths.get(..arrived.count).unwrap_or_default();
-        self.hand_out(lengths, &arrived.segments, datagrams);
+        self.hand_out(lengths, datagrams);
         let dropped = arrived.kernel_dropped.unwrap_or(self.kernel_dropped);
         let since = dropped.wrapping_sub(self.kernel_dropped);
         self.kernel_dropped = dropped;
@@ -88,7 +88,7 @@ impl Receiver {
 
     fn fill(&mut self, socket: BorrowedFd<'_>) -> io::Result<Arrived> {
         // Made anew for every call: the kernel shortens the lengths in them, and nix does not restore them.
-        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(self.wanted, Some(nix::cmsg_space!(u32, i32)));
+        let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(self.wanted, Some(nix::cmsg_space!(u32)));
         let slots = self.slab.chunks_exact_mut(SLOT_OCTETS).zip(self.rests.chunks_exact_mut(REST_OCTETS));
         let mut buffers: Vec<[IoSliceMut<'_>; 2]> =
             slots.take(self.wanted).map(|(slot, rest)| [IoSliceMut::new(slot), IoSliceMut::new(rest)]).collect();
@@ -98,14 +98,8 @@ impl Receiver {
         for result in results {
             self.peers.push(result.address.as_ref().and_then(socket_address));
             for message in result.cmsgs().into_iter().flatten() {
-                match message {
-                    ControlMessageOwned::RxqOvfl(dropped) => arrived.kernel_dropped = Some(dropped),
-                    ControlMessageOwned::UdpGroSegments(octets) => {
-                        if let Some(segment) = arrived.segments.get_mut(arrived.count) {
-                            *segment = usize::try_from(octets).unwrap_or(0);
-                        }
-                    }
-                    _ => {}
+                if let ControlMessageOwned::RxqOvfl(dropped) = message {
+                    arrived.kernel_dropped = Some(dropped);
                 }
             }
             if let Some(length) = arrived.lengths.get_mut(arrived.count) {
@@ -117,7 +111,7 @@ impl Receiver {
     }
 
     /// The datagrams: slices of the slab, or of a copy if they fill little of it.
-    fn hand_out(&mut self, lengths: &[usize], segments: &[usize], datagrams: &mut Vec<Datagram>) {
+    fn hand_out(&mut self, lengths: &[usize], datagrams: &mut Vec<Datagram>) {
         let in_slots: usize = lengths.iter().map(|length| (*length).min(SLOT_OCTETS)).sum();
         let (whole, stride) = if in_slots < COPIED_BELOW_OCTETS {
             (self.copied(lengths, in_slots), None)
@@ -125,18 +119,13 @@ impl Receiver {
             (self.lend(), Some(SLOT_OCTETS))
         };
         let mut at = 0;
-        for (index, ((length, segment), peer)) in lengths.iter().zip(segments).zip(&self.peers).enumerate() {
+        for (index, (length, peer)) in lengths.iter().zip(&self.peers).enumerate() {
             let in_slot = (*length).min(SLOT_OCTETS);
             let start = stride.map_or(at, |stride| index * stride);
             let octets = whole.slice(start..start + in_slot);
             at += in_slot;
             let octets = if *length > SLOT_OCTETS { self.joined(index, &octets, *length) } else { octets };
-            let Some(peer) = *peer else { continue };
-            if (1..*length).contains(segment) {
-                cut(octets, *segment, peer, datagrams);
-            } else {
-                datagrams.push(Datagram { octets, peer });
-            }
+            datagrams.extend(peer.map(|peer| Datagram { octets, peer }));
         }
     }
 
@@ -175,26 +164,16 @@ impl Receiver {
     }
 }
 
-/// Datagrams that came as one piece, all of that length but the last one.
-fn cut(mut octets: Bytes, segment: usize, peer: SocketAddr, datagrams: &mut Vec<Datagram>) {
-    while !octets.is_empty() {
-        let octets = octets.split_to(segment.min(octets.len()));
-        datagrams.push(Datagram { octets, peer });
-    }
-}
-
 /// What one system call brought.
 struct Arrived {
     count: usize,
     lengths: [usize; DATAGRAMS_MAX],
-    /// Of those that are several datagrams in one piece: the length of one. 0: it is one.
-    segments: [usize; DATAGRAMS_MAX],
     kernel_dropped: Option<u32>,
 }
 
 impl Default for Arrived {
     fn default() -> Self {
-        Self { count: 0, lengths: [0; DATAGRAMS_MAX], segments: [0; DATAGRAMS_MAX], kernel_dropped: None }
+        Self { count: 0, lengths: [0; DATAGRAMS_MAX], kernel_dropped: None }
     }
 }
 
@@ -265,18 +244,20 @@ mod tests {
         }
     }
 
+    /// Sends octets in one piece, which the system cuts into datagrams of that length.
+    fn send_cut(sender: &UdpSocket, octets: &[u8], segment: u16) {
+        let (parts, asks) = ([io::IoSlice::new(octets)], [ControlMessage::UdpGsoSegments(&segment)]);
+        sendmsg::<()>(sender.as_raw_fd(), &parts, &asks, MsgFlags::empty(), None).unwrap();
+    }
+
     #[test]
-    fn datagrams_that_come_as_one_piece_are_cut_into_what_was_sent() {
+    fn datagrams_that_are_sent_in_one_piece_are_cut_into_what_was_meant() {
         let mut pair = Pair::new();
-        nix::sys::socket::setsockopt(&pair.socket, nix::sys::socket::sockopt::UdpGroSegment, &true).unwrap();
         for (octets, segment, datagrams) in [(7_300, 700, 11), (1_400, 700, 2), (40_000, 1_000, 40), (701, 700, 2)] {
             let sent = datagram(octets, octets);
-            let parts = [io::IoSlice::new(&sent)];
-            let asks = [ControlMessage::UdpGsoSegments(&segment)];
-            sendmsg::<()>(pair.sender.as_raw_fd(), &parts, &asks, MsgFlags::empty(), None).unwrap();
+            send_cut(&pair.sender, &sent, segment);
             let mut received = Vec::new();
-            // In one system call that asks for eight at most, so they did come as one piece.
-            pair.receiver.receive(pair.socket.as_fd(), &mut received).unwrap();
+            while pair.receiver.receive(pair.socket.as_fd(), &mut received).is_ok() {}
             assert_eq!(received.len(), datagrams, "{octets} octets");
             let cut: Vec<&[u8]> = sent.chunks(usize::from(segment)).collect();
             assert!(received.iter().map(|datagram| &datagram.octets[..]).eq(cut), "{octets} octets");
@@ -338,8 +319,12 @@ mod tests {
         let socket = socket2::SockRef::from(&pair.socket);
         socket.set_recv_buffer_size(4_096).unwrap();
         nix::sys::socket::setsockopt(&pair.socket, nix::sys::socket::sockopt::RxqOvfl, &1).unwrap();
-        for index in 0..200 {
+        for index in 0..100 {
             pair.sender.send(&datagram(index, 1_000)).unwrap();
+        }
+        // Five to a piece: each counts.
+        for index in 0..20 {
+            send_cut(&pair.sender, &datagram(index, 5_000), 1_000);
         }
         let mut received = Vec::new();
         let mut dropped = 0;

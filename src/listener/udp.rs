@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use super::UDP_BATCHES_MAX;
 use super::intake::{Intake, Taken};
+use super::readiness::take_ready;
 use super::receive::{Arrival, Datagram, Receiver};
 use crate::config::Transport;
 use crate::ledger::ListenerCount;
@@ -68,7 +69,7 @@ impl UdpListener {
         let (receiver, datagrams) = (&mut self.receiver, &mut self.datagrams);
         let mut receive = || receiver.receive(self.socket.as_fd(), datagrams);
         let result = match self.draining {
-            None => receive_ready(&self.socket, receive),
+            None => take_ready(|io| self.socket.try_io(Interest::READABLE, io), receive, |arrival| arrival.is_all),
             // Past the runtime, which may not have heard yet of what the kernel already has.
             Some(_) => receive(),
         };
@@ -109,20 +110,6 @@ impl UdpListener {
         if self.chains.try_send(Batch { packets, connection: None, permit }).is_err() {
             self.intake.count_lost(count);
         }
-    }
-}
-
-/// Receives, and tells the runtime that nothing is left if the system had fewer datagrams than it was asked for: to ask
-/// again for nothing is a system call for every packet that comes alone. What comes after that, epoll tells anew.
-fn receive_ready(socket: &UdpSocket, mut receive: impl FnMut() -> io::Result<Arrival>) -> io::Result<Arrival> {
-    let mut arrival = None;
-    let result = socket.try_io(Interest::READABLE, || {
-        let Arrival { is_all, .. } = *arrival.insert(receive()?);
-        if is_all { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    match arrival {
-        Some(arrival) => Ok(arrival),
-        None => Err(result.err().unwrap_or_else(|| io::ErrorKind::WouldBlock.into())),
     }
 }
 

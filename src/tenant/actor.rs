@@ -169,12 +169,8 @@ impl Chains {
     }
 
     /// Finds the tenants of a batch's packets and counts them in; what is beyond a tenant's quota is counted out again.
-    fn sort(
-        &mut self,
-        packets: Vec<Received>,
-        connection: Option<&Connected>,
-        sorted: &mut Vec<(TenantId, Vec<Received>)>,
-    ) {
+    fn sort(&mut self, packets: Vec<Received>, connection: Option<&Connected>) -> Vec<(TenantId, Vec<Received>)> {
+        let mut sorted = std::mem::take(&mut self.sorted);
         let client_names = connection.map(|connection| connection.client_names.as_slice()).unwrap_or_default();
         let writing = self.page.write();
         let (mut arrived, mut now) = (Arrived::default(), None);
@@ -188,8 +184,6 @@ impl Chains {
                 within(quota, tenant, connection, received, *now.get_or_insert_with(Instant::now))
             });
             if let (Some(tenant), Err(reason)) = (tenant, within) {
-                // In before it is out.
-                arrived.count(&writing);
                 writing.tenant_less(tenant, TenantCount::InFlight, 1);
                 writing.tenant(tenant, TenantCount::Dropped(reason), 1);
             }
@@ -201,7 +195,7 @@ impl Chains {
             && self.tenants.iter().all(|tenant| *tenant == first)
         {
             sorted.extend(first.map(|tenant| (tenant, packets)));
-            return;
+            return sorted;
         }
         for (received, tenant) in packets.into_iter().zip(&self.tenants) {
             let Some(tenant) = *tenant else { continue };
@@ -210,6 +204,7 @@ impl Chains {
                 None => sorted.push((tenant, vec![received])),
             }
         }
+        sorted
     }
 
     fn process(&mut self, tenant: TenantId, job: Job, bounded: bool) {
@@ -514,8 +509,7 @@ impl Handler<Batch> for Chains {
         // that no tenant can use up what all of them share. A connection gets it back when its batch is done.
         let permit: Option<Arc<OwnedSemaphorePermit>> = permit.filter(|_| !over_udp).map(Arc::new);
         let has_keys = self.table.has_keys();
-        let mut sorted = std::mem::take(&mut self.sorted);
-        self.sort(packets, connection.as_deref(), &mut sorted);
+        let mut sorted = self.sort(packets, connection.as_deref());
         for (tenant, mut packets) in sorted.drain(..) {
             if has_keys {
                 packets = packets.into_iter().map(without_key).collect();

@@ -37,8 +37,6 @@ pub struct Chain {
     number: u64,
     seats: Vec<Seat>,
     on_error: OnError,
-    /// The longest call since [`Chain::take_longest_call`].
-    longest_call: Duration,
 }
 
 /// A batch on its way through a chain.
@@ -131,7 +129,7 @@ impl Chain {
     pub fn new(seats: Vec<Seat>, on_error: OnError) -> Self {
         static NUMBERS: AtomicU64 = AtomicU64::new(1);
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        Self { number, seats, on_error, longest_call: Duration::ZERO }
+        Self { number, seats, on_error }
     }
 
     /// A batch that another chain was at begins anew: its place among other filters says nothing here, and to see a packet
@@ -189,7 +187,6 @@ impl Chain {
         let at = Moment::here(lane, may_move);
         let Some(seat) = self.seats.get_mut(seat) else { return Ok(Vec::new()) };
         let result = seat.on_tick(at, tally);
-        self.longest_call = self.longest_call.max(seat.take_longest_call());
         match result {
             Ok(outcome) => {
                 tally.push((seat.id(), SeatCount::Sent, wide(outcome.sent.len())));
@@ -209,8 +206,8 @@ impl Chain {
     }
 
     /// The longest call since this was last asked.
-    pub(super) const fn take_longest_call(&mut self) -> Duration {
-        std::mem::replace(&mut self.longest_call, Duration::ZERO)
+    pub(super) fn take_longest_call(&mut self) -> Duration {
+        self.seats.iter_mut().map(Seat::take_longest_call).max().unwrap_or_default()
     }
 
     /// The shortest of the filters' short deadlines.
@@ -228,7 +225,6 @@ impl Chain {
         let mut restarts = RESTARTS_MAX;
         while let Some(part) = next.take().or_else(|| pending.pop()) {
             let result = seat.on_batch(&mut run.work, &part, at, tally);
-            self.longest_call = self.longest_call.max(seat.take_longest_call());
             match result {
                 Ok(outcome) => take_outcome(run, seat, &part, outcome, at, tally),
                 Err(NoOutcome::Failed(fault) | NoOutcome::NotStarted(fault))

@@ -152,8 +152,7 @@ impl Seat {
     fn count_call(&mut self, instance: &mut Instance, lane: Lane, began: Instant, tally: &mut Tally) {
         let took = began.elapsed();
         self.longest_call = self.longest_call.max(took);
-        let nanos = took.as_secs().saturating_mul(1_000_000_000).saturating_add(took.subsec_nanos().into());
-        tally.push((self.id, SeatCount::Nanoseconds, nanos));
+        tally.push((self.id, SeatCount::Nanoseconds, u64::try_from(took.as_nanos()).unwrap_or(u64::MAX)));
         tally.push((self.id, SeatCount::Took(took_bucket(took)), 1));
         instance.raise(self.standing.peaks());
         let deadline = if lane == Lane::Fast { Limit::FastDeadline } else { Limit::SlowDeadline };

@@ -38,8 +38,12 @@ const COMPACT: [(&[u8], u8); 19] = [
 /// The method of a request, or that in the `CSeq` of a response. `None` for what is no SIP.
 #[must_use]
 pub fn sip_method(payload: &[u8]) -> Option<&[u8]> {
+    method(payload, |name| sip_header(payload, name))
+}
+
+fn method<'a>(payload: &'a [u8], header: impl FnOnce(&[u8]) -> Option<&'a [u8]>) -> Option<&'a [u8]> {
     let (_, line) = lines(payload).next()?;
-    if is_response(line) { method_in_sequence(sip_header(payload, b"cseq")?) } else { method_in_request(line) }
+    if is_response(line) { method_in_sequence(header(b"cseq")?) } else { method_in_request(line) }
 }
 
 /// The method in the value of a `CSeq`.
@@ -63,95 +67,74 @@ fn method_in_request(line: &[u8]) -> Option<&[u8]> {
 /// or compact. A value that is folded over several lines is what its lines hold, line ends and all.
 #[must_use]
 pub fn sip_header<'a>(payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-    let mut all = lines(payload);
-    all.next().filter(|(_, line)| names_sip(line))?;
-    let mut found: Option<(usize, usize)> = None;
-    for (start, line) in all {
-        let is_folded = line.first().is_some_and(|octet| matches!(octet, b' ' | b'\t'));
-        match &mut found {
-            Some((_, end)) if is_folded => *end = start + line.len(),
-            Some(_) => break,
-            None if line.is_empty() => return None,
-            None if is_folded => {}
-            None => {
-                if let Some(colon) = memchr(b':', line)
-                    && is_named(line.get(..colon)?.trim_ascii(), name)
-                {
-                    found = Some((start + colon + 1, start + line.len()));
-                }
-            }
-        }
-    }
-    let (start, end) = found?;
-    Some(payload.get(start..end)?.trim_ascii())
+    value(payload, headers(payload), name)
+}
+
+/// The value of the first of these headers that is named so.
+fn value<'a>(payload: &'a [u8], headers: impl IntoIterator<Item = Header>, name: &[u8]) -> Option<&'a [u8]> {
+    let names_it = |header: &Header| part(payload, header.name).is_some_and(|own| is_named(own.trim_ascii(), name));
+    let header = headers.into_iter().find(names_it)?;
+    Some(part(payload, header.value)?.trim_ascii())
 }
 
 /// Where what lies in a message: made in one pass over it, and then any header is found without looking at the message
 /// again. It belongs to that message, and knows of it what [`sip_method`] and [`sip_header`] know.
 #[derive(Clone, Debug, Default)]
-pub struct SipIndex {
-    /// The method of a request.
-    request: Option<Run>,
-    is_response: bool,
-    /// Name and value of each header, in order, with white space around them.
-    headers: Vec<(Run, Run)>,
-}
-
-/// Offsets of a part of a message: its first octet, and the one behind it.
-type Run = (u16, u16);
-
-/// Headers of most messages.
-const HEADERS: usize = 24;
+pub struct SipIndex(Vec<Header>);
 
 impl SipIndex {
     /// Of what may be SIP.
     #[must_use]
     pub fn of(payload: &[u8]) -> Self {
-        let mut all = lines(payload);
-        let Some((start, line)) = all.next() else { return Self::default() };
-        let mut index = Self { is_response: is_response(line), ..Self::default() };
-        if !index.is_response {
-            // It stands at the beginning of its line.
-            index.request = method_in_request(line).map(|method| run(start, start + method.len()));
-        }
-        if !names_sip(line) {
-            return index;
-        }
-        index.headers.reserve(HEADERS);
-        let mut folds_into_last = false;
-        for (start, line) in all {
-            let is_folded = line.first().is_some_and(|octet| matches!(octet, b' ' | b'\t'));
-            if is_folded {
-                if let Some((_, (_, end))) = index.headers.last_mut().filter(|_| folds_into_last) {
-                    *end = narrow(start + line.len());
-                }
-            } else if line.is_empty() {
-                break;
-            } else {
-                let colon = memchr(b':', line);
-                folds_into_last = colon.is_some();
-                let header = |colon| (run(start, start + colon), run(start + colon + 1, start + line.len()));
-                index.headers.extend(colon.map(header));
-            }
-        }
-        index
+        Self(headers(payload).collect())
     }
 
     /// What [`sip_method`] says of the message.
     #[must_use]
     pub fn method<'a>(&self, payload: &'a [u8]) -> Option<&'a [u8]> {
-        if self.is_response { method_in_sequence(self.header(payload, b"cseq")?) } else { part(payload, self.request?) }
+        method(payload, |name| self.header(payload, name))
     }
 
     /// What [`sip_header`] says of the message.
     #[must_use]
     pub fn header<'a>(&self, payload: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
-        let names_it = |(its_name, _): &&(Run, Run)| {
-            part(payload, *its_name).is_some_and(|its_name| is_named(its_name.trim_ascii(), name))
-        };
-        let (_, value) = self.headers.iter().find(names_it)?;
-        Some(part(payload, *value)?.trim_ascii())
+        value(payload, self.0.iter().copied(), name)
     }
+}
+
+/// Where a header lies, each part with white space around it.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    name: Run,
+    value: Run,
+}
+
+/// Offsets of a part of a message: its first octet, and the one behind it.
+type Run = (u16, u16);
+
+/// The headers of a message, in order; none if its first line does not name SIP. What is folded belongs to the header before
+/// it, and to nobody if a line without a colon stands between.
+fn headers(payload: &[u8]) -> impl Iterator<Item = Header> {
+    let mut all = lines(payload);
+    let is_sip = all.next().is_some_and(|(_, line)| names_sip(line));
+    let mut all = all.take_while(move |(_, line)| is_sip && !line.is_empty()).peekable();
+    std::iter::from_fn(move || {
+        loop {
+            let (start, line) = all.next()?;
+            let Some(colon) = memchr(b':', line).filter(|_| !is_folded(line)) else {
+                continue;
+            };
+            let mut end = start + line.len();
+            while let Some((start, line)) = all.next_if(|(_, line)| is_folded(line)) {
+                end = start + line.len();
+            }
+            return Some(Header { name: run(start, start + colon), value: run(start + colon + 1, end) });
+        }
+    })
+}
+
+fn is_folded(line: &[u8]) -> bool {
+    line.first().is_some_and(|octet| matches!(octet, b' ' | b'\t'))
 }
 
 fn run(start: usize, end: usize) -> Run {
